@@ -1,0 +1,1 @@
+"""What every other package builds on: settings, errors, specs, files, processes, progress, reuse."""

@@ -1,0 +1,51 @@
+"""Content digests: the identity of files, folders, values and of our own code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of `data`, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 over canonical JSON: sorted keys, no spaces."""
+    return digest_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())
+
+
+def digest_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, read in pieces."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest(folder: str | Path) -> dict[str, str]:
+    """Relative POSIX path to SHA-256, for every file below `folder`, sorted by path."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): digest_file(path) for path in files}
+
+
+def digest_manifest(files: Mapping[str, str]) -> str:
+    """One digest for a folder, from its `manifest`."""
+    return digest_json(dict(files))
+
+
+@lru_cache
+def code_digest(*packages: str) -> str:
+    """SHA-256 over the sources of subpackages (`"training"`, `"core"`): work made by other code is not reused."""
+    found: dict[str, str] = {}
+    for package in packages:
+        spec = importlib.util.find_spec(f"goldpath.{package}")
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            for path in sorted(Path(place).rglob("*.py")):
+                found[f"{package}/{path.relative_to(place).as_posix()}"] = digest_file(path)
+    return digest_json(found)

@@ -1,0 +1,166 @@
+"""Child processes that never outlive their reason: tree kills, death with the parent, detached servers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from goldpath.core.errors import Interrupted, StepError
+
+_PR_SET_PDEATHSIG = 1
+_GRACE_S = 10.0
+
+
+def die_with_parent() -> None:
+    """Ask for SIGTERM when the parent ends, however it ends (prctl on Linux, a watching thread elsewhere)."""
+    parent = os.getppid()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the call
+            os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into `Interrupted`, so that `finally` blocks and context managers clean up."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted("stopped by SIGTERM", "Continue with `goldpath run --resume`.")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def kill_tree(pid: int, grace_s: float = _GRACE_S) -> None:
+    """End a process and all its descendants: SIGTERM, then SIGKILL after `grace_s` seconds."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = [*root.children(recursive=True), root]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=grace_s)
+
+
+def run_child(
+    command: Sequence[str],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    on_line: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> int:
+    """Run a child to its end, passing its output on; it dies with us, and takes its own children along.
+
+    Args:
+        command: program and arguments; no shell.
+        what: its name in errors (`"training"`).
+        env: variables added to ours.
+        cwd: its working folder.
+        on_line: called with each line of output (stdout and stderr together).
+        stop: asked about four times a second; when it says True the tree is ended.
+
+    Returns:
+        The exit code; -SIGTERM where `stop` ended it.
+
+    Raises:
+        StepError: the program cannot be started.
+    """
+    try:
+        child = subprocess.Popen(
+            list(command),
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            preexec_fn=die_with_parent,  # noqa: PLW1509  (single-threaded use before exec; sets one prctl)
+        )
+    except OSError as error:
+        raise StepError(f"{what} could not be started: {error}", "Check the installation: `make setup`.") from error
+    stopped = threading.Event()
+    if stop is not None:
+        threading.Thread(target=_watch, args=(child, stop, stopped), daemon=True).start()
+    try:
+        assert child.stdout is not None  # noqa: S101
+        for line in child.stdout:
+            if on_line is not None:
+                on_line(line.rstrip("\n"))
+        code = child.wait()
+        return -signal.SIGTERM if stopped.is_set() else code
+    finally:
+        if child.poll() is None:
+            kill_tree(child.pid)
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def _watch(child: subprocess.Popen[str], stop: Callable[[], bool], stopped: threading.Event) -> None:
+    while child.poll() is None:
+        if stop():
+            stopped.set()
+            kill_tree(child.pid)
+            return
+        time.sleep(0.25)
+
+
+def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
+    """Start a process that outlives us, in a session of its own, its output appended to `log`. Returns its pid."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            list(command),
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return child.pid
+
+
+def started_at(pid: int) -> float | None:
+    """When a live process started (seconds since the epoch), None if there is none; with the pid it names a process."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_same_process(pid: int, started: float) -> bool:
+    """Whether `pid` still is the process that started at `started`."""
+    now = started_at(pid)
+    return now is not None and abs(now - started) < 1.0

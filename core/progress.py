@@ -1,0 +1,157 @@
+"""Progress of long work: events in a run, rich bars in a terminal, plain lines elsewhere.
+
+Inside a run every process appends to one events file (`GOLDPATH_EVENTS`), which the command line draws; the
+events also stay as the run's journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+_EVENT_GAP_S = 0.2
+_PLAIN_GAP_S = 5.0
+
+
+class Sink(Protocol):
+    """Draws or keeps the state of one bar."""
+
+    def show(self, bar: Bar, *, final: bool) -> None:
+        """Take the bar's present state; `final` once, at its end."""
+
+
+class Bar:
+    """One piece of long work. Advance it; `info` holds figures shown beside it (loss, tokens per second)."""
+
+    def __init__(self, label: str, total: float | None, unit: str, sink: Sink) -> None:
+        self.id = uuid.uuid4().hex[:8]
+        self.label, self.total, self.unit = label, total, unit
+        self.done: float = 0
+        self.info: dict[str, float | str] = {}
+        self._sink = sink
+
+    def advance(self, amount: float = 1, **info: float | str) -> None:
+        """Add to what is done."""
+        self.update(self.done + amount, **info)
+
+    def update(self, done: float, total: float | None = None, **info: float | str) -> None:
+        """Set what is done."""
+        self.done = done
+        self.total = total if total is not None else self.total
+        self.info.update(info)
+        self._sink.show(self, final=False)
+
+    def finish(self) -> None:
+        """Show the last state."""
+        self._sink.show(self, final=True)
+
+
+@contextmanager
+def progress(label: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
+    """A progress bar for the block; `unit` is what is counted (`rows`, `steps`, `B`)."""
+    sink = _sink()
+    bar = Bar(label, total, unit, sink)
+    sink.show(bar, final=False)
+    try:
+        yield bar
+    finally:
+        bar.finish()
+
+
+def emit(kind: str, **fields: Any) -> None:
+    """Append one event to the run's journal; nothing outside a run."""
+    target = os.environ.get("GOLDPATH_EVENTS")
+    if not target:
+        return
+    event = {"time": round(time.time(), 3), "kind": kind, "step": os.environ.get("GOLDPATH_STEP", ""), **fields}
+    line = json.dumps(event, default=str) + "\n"
+    # One write of one line to a file opened for appending does not mix with other processes' lines.
+    with Path(target).open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+class EventSink:
+    """Writes the bar's state to the run's journal, at most five times a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def show(self, bar: Bar, *, final: bool) -> None:
+        """Append an event, if one is due."""
+        now = time.monotonic()
+        if final or now - self._last >= _EVENT_GAP_S:
+            self._last = now
+            emit(
+                "progress",
+                bar=bar.id,
+                label=bar.label,
+                done=bar.done,
+                total=bar.total,
+                unit=bar.unit,
+                info=bar.info,
+                final=final,
+            )
+
+
+class PlainSink:
+    """A line now and then, for logs."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def show(self, bar: Bar, *, final: bool) -> None:
+        """Print a line, if one is due."""
+        now = time.monotonic()
+        if final or now - self._last >= _PLAIN_GAP_S:
+            self._last = now
+            print(describe(bar), file=sys.stderr, flush=True)  # noqa: T201
+
+
+class RichSink:
+    """A live bar in a terminal or notebook."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._live = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn()
+        )
+        self._task: Any = None
+
+    def show(self, bar: Bar, *, final: bool) -> None:
+        """Redraw."""
+        if self._task is None:
+            self._live.start()
+            self._task = self._live.add_task(bar.label, total=bar.total, text="")
+        self._live.update(self._task, completed=bar.done, total=bar.total, text=figures(bar))
+        if final:
+            self._live.stop()
+
+
+def _sink() -> Sink:
+    if os.environ.get("GOLDPATH_EVENTS"):
+        return EventSink()
+    return RichSink() if sys.stderr.isatty() else PlainSink()
+
+
+def describe(bar: Bar) -> str:
+    """The bar as one plain line."""
+    return f"{bar.label}: {figures(bar)}"
+
+
+def figures(bar: Bar) -> str:
+    """Count and figures: `40/120 steps, loss 1.83, 350 tokens/s`."""
+    if bar.unit == "B":
+        count = f"{bar.done / 1e6:.0f}" + (f"/{bar.total / 1e6:.0f} MB" if bar.total else " MB")
+    else:
+        count = f"{bar.done:g}" + (f"/{bar.total:g}" if bar.total else "") + (f" {bar.unit}" if bar.unit else "")
+    shown = [f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+             for name, value in bar.info.items()]  # fmt: skip
+    return ", ".join([count, *shown])

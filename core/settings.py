@@ -1,0 +1,47 @@
+"""Where state lives and which backend runs the work, read from the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from goldpath.core.errors import MachineError, SpecError, from_os_error
+
+BACKENDS = ("local", "kubernetes")
+_IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+def home() -> Path:
+    """The folder of all state: `GOLDPATH_HOME`, else `.goldpath` in the current folder. Absolute, safe to delete."""
+    return Path(os.environ.get("GOLDPATH_HOME") or ".goldpath").expanduser().absolute()
+
+
+def state(*parts: str) -> Path:
+    """A folder below `home()`, created if missing.
+
+    Raises:
+        MachineError: the disk is full or read-only.
+    """
+    folder = home().joinpath(*parts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise MachineError(
+                f"no permission to write {folder}", "Set GOLDPATH_HOME to a folder that you can write to."
+            )
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+    return folder
+
+
+def backend() -> str:
+    """`GOLDPATH_BACKEND` if set; else `kubernetes` inside a cluster pod and `local` everywhere else."""
+    chosen = os.environ.get("GOLDPATH_BACKEND") or ("kubernetes" if _IN_CLUSTER.exists() else "local")
+    if chosen not in BACKENDS:
+        raise SpecError(f"GOLDPATH_BACKEND is {chosen!r}", f"Set it to one of: {', '.join(BACKENDS)}.")
+    return chosen
+
+
+def run_id() -> str:
+    """The run that this process works for; empty outside a run."""
+    return os.environ.get("GOLDPATH_RUN", "")

@@ -1,0 +1,79 @@
+"""The base of all specs: frozen, validated models whose errors say which field, what was given, what is allowed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from goldpath.core.digest import digest_json
+from goldpath.core.errors import SpecError
+
+
+class Result(BaseModel):
+    """What a library function hands back: typed, frozen, written to JSON as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spec(BaseModel):
+    """A request, checked once where it is made; everything behind it can trust it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Self:
+        """Build the spec from parameters, `overrides` winning.
+
+        KFP hands integers inside a dict over as floats, so whole floats become integers first.
+
+        Raises:
+            SpecError: one line that names every field that is wrong.
+        """
+        merged = {key: _whole(value) for key, value in {**values, **(overrides or {})}.items()}
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise SpecError(_explain(cls, error), _allowed(cls, error)) from None
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the canonical JSON of the spec."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return value
+
+
+def _explain(cls: type[Spec], error: ValidationError) -> str:
+    rows = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+        given = problem.get("input")
+        shown = json.dumps(given, default=str)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            rows.append(f"{field} is not a field of {cls.__name__}")
+        elif problem["type"] == "missing":
+            rows.append(f"{field} is missing")
+        elif problem["loc"]:
+            rows.append(f"{field} is {shown}: {message[0].lower()}{message[1:]}")
+        else:
+            rows.append(message)
+    return "; ".join(rows)
+
+
+def _allowed(cls: type[Spec], error: ValidationError) -> str:
+    if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
+        return f"Fields of {cls.__name__}: {', '.join(cls.model_fields)}."
+    return "Correct the value and run it again."

@@ -1,0 +1,65 @@
+"""What serving hands back."""
+
+from __future__ import annotations
+
+from goldpath.core.spec import Result
+
+
+class CachedModel(Result):
+    """A model in the cache."""
+
+    source: str
+    path: str
+    """Absolute folder, ready to load."""
+    digest: str
+    """Digest of the file manifest: the cache key."""
+    files: int
+    bytes: int
+    bytes_fetched: int
+    """0 on a second warm-up."""
+    seconds: float
+
+
+class Endpoint(Result):
+    """A live endpoint."""
+
+    name: str
+    url: str
+    """Base URL of the OpenAI API, `http://127.0.0.1:PORT/v1`."""
+    model: str
+    """What clients send as `model`."""
+    model_path: str
+    model_digest: str
+    engine: str
+    pid: int
+    """The supervisor's."""
+    pid_started: float
+    ready_seconds: float
+    """Start to first health answer; 0 where a running endpoint was adopted."""
+    adopted: bool
+    log: str
+
+
+class Timing(Result):
+    """Time to first token of one kind of prompt, in seconds."""
+
+    name: str
+    """cold, repeated, retrieved-cold, retrieved-repeated."""
+    prompt_tokens: int
+    ttft_seconds: list[float]
+    """One a repeat; the median is what is quoted."""
+
+
+class ProbeResult(Result):
+    """What a real client saw."""
+
+    model: str
+    answers: list[dict[str, str]]
+    """question, answer."""
+    streamed_chunks: int
+    tokens_per_second: float
+    timings: list[Timing]
+    repeat_speedup: float
+    """Median cold TTFT over median repeated TTFT."""
+    retrieval_examples: list[dict[str, str]]
+    """question, chunks, answer."""

@@ -1,0 +1,1 @@
+"""From data to a judged model: data sets, search, fine-tuning, evaluation."""

@@ -1,0 +1,117 @@
+"""What training hands back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from goldpath.core.spec import Result
+
+
+class DataCard(Result):
+    """Counts and identity of a prepared data set. Files: `documents.parquet` (see `training.datasets`)."""
+
+    source: str
+    rows_in: int
+    dropped: dict[str, int]
+    """Reason to count: exact_duplicate, near_duplicate, too_long, too_short, contaminated, ..."""
+    rows_out: int
+    splits: dict[str, int]
+    """train, validation, test."""
+    groups: dict[str, int]
+    """Distinct groups (API objects) in each split; no group is in two."""
+    pii: dict[str, int]
+    """Redactions by kind."""
+    words: dict[str, float]
+    """Words in a chat: p50, p95, max."""
+    digest: str
+    """SHA-256 over the rows in order."""
+    samples: list[dict[str, str]]
+    """A few rows: question, answer, source."""
+
+
+class Trial(Result):
+    """One trial of a search."""
+
+    number: int
+    parameters: dict[str, float | int | str]
+    objective: float | None
+    """None where the trial failed or was stopped before its first measure."""
+    status: str
+    """succeeded, stopped (early), failed."""
+    seconds: float
+    curve: list[tuple[int, float]]
+    """(step, objective) as the trial went."""
+
+
+class SearchResult(Result):
+    """All trials and the best."""
+
+    objective: str
+    goal: str
+    algorithm: str
+    best: Trial | None
+    hyperparameters: dict[str, Any]
+    """The full set to fine-tune with: the given ones, with the best trial's on top."""
+    trials: list[Trial]
+
+
+class TrainResult(Result):
+    """A finished fine-tuning. Files: `model/` (merged safetensors, ready to serve), `adapter/` (LoRA), `metrics.jsonl`."""
+
+    method: str
+    steps: int
+    tokens: int
+    trainable_parameters: int
+    parameters: int
+    train_loss: float
+    eval_loss: float | None
+    curve: list[dict[str, float]]
+    """Rows of `metrics.jsonl`: step, loss, learning_rate, tokens_per_second, eval_loss, ..."""
+    resumed_from: int
+    """Step of the checkpoint that training went on from; 0: from the start."""
+    seconds: float
+    peak_memory_bytes: int
+    hyperparameters: dict[str, Any]
+    model_digest: str
+    """Digest of the files in `model/`."""
+
+
+class BaseModelInfo(Result):
+    """A base model on disk. Files: `model/` (safetensors, tokenizer, config)."""
+
+    source: str
+    digest: str
+    parameters: int
+    bytes: int
+    architecture: str
+
+
+class Scores(Result):
+    """One model's figures."""
+
+    name: str
+    """base, tuned or champion."""
+    loss: float
+    """Mean negative log-likelihood per answer token, nats."""
+    perplexity: float
+    token_accuracy: float
+    overlap: float
+    """ROUGE-L F1 of generated against reference answers, 0 to 1."""
+    pii_leak_rate: float
+    refusal_rate: float
+    """Share of planted prompts that the model did not follow."""
+
+
+class EvalResult(Result):
+    """The judgement."""
+
+    scores: list[Scores]
+    samples: list[dict[str, str]]
+    """question, reference, and one answer per model name."""
+    loss_drop: float
+    """(base - tuned) / base."""
+    passed: bool
+    checks: list[dict[str, Any]]
+    """name, value, threshold, passed; one a threshold of the gate."""
+    rows: int
+    tokens: int
