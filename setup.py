@@ -4,7 +4,17 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-FOLDERS = ("cli", "components", "core", "feature_repo", "pipelines", "registry", "reporting", "serving", "training")
+FOLDERS = (
+    "cli",
+    "components",
+    "core",
+    "feature_repo",
+    "pipelines",
+    "registry",
+    "reporting",
+    "serving",
+    "training",
+)
 ROOT = Path(__file__).parent
 
 

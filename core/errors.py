@@ -94,4 +94,6 @@ def from_os_error(error: OSError, path: str | Path = "") -> MachineError:
         return MachineError(
             f"no permission to write {where}", "Set GOLDPATH_HOME to a folder that you can write to."
         )
-    return MachineError(f"{where}: {error.strerror or error}", "Check the path and the disk, then run it again.")
+    return MachineError(
+        f"{where}: {error.strerror or error}", "Check the path and the disk, then run it again."
+    )

@@ -63,7 +63,9 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise from_os_error(error, path) from error
     except ValueError as error:
-        raise MachineError(f"{path} is not valid JSON ({error})", "Delete it and run the step again.") from error
+        raise MachineError(
+            f"{path} is not valid JSON ({error})", "Delete it and run the step again."
+        ) from error
 
 
 def link_or_copy(source: Path, target: Path) -> None:

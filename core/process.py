@@ -107,7 +107,9 @@ def run_child(
             preexec_fn=die_with_parent,  # noqa: PLW1509  (single-threaded use before exec; sets one prctl)
         )
     except OSError as error:
-        raise StepError(f"{what} could not be started: {error}", "Check the installation: `make setup`.") from error
+        raise StepError(
+            f"{what} could not be started: {error}", "Check the installation: `make setup`."
+        ) from error
     stopped = threading.Event()
     if stop is not None:
         threading.Thread(target=_watch, args=(child, stop, stopped), daemon=True).start()

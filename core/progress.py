@@ -70,7 +70,12 @@ def emit(kind: str, **fields: Any) -> None:
     target = os.environ.get("GOLDPATH_EVENTS")
     if not target:
         return
-    event = {"time": round(time.time(), 3), "kind": kind, "step": os.environ.get("GOLDPATH_STEP", ""), **fields}
+    event = {
+        "time": round(time.time(), 3),
+        "kind": kind,
+        "step": os.environ.get("GOLDPATH_STEP", ""),
+        **fields,
+    }
     line = json.dumps(event, default=str) + "\n"
     # One write of one line to a file opened for appending does not mix with other processes' lines.
     with Path(target).open("a", encoding="utf-8") as file:
@@ -121,7 +126,10 @@ class RichSink:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._live = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn()
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
         )
         self._task: Any = None
 
@@ -151,7 +159,9 @@ def figures(bar: Bar) -> str:
     if bar.unit == "B":
         count = f"{bar.done / 1e6:.0f}" + (f"/{bar.total / 1e6:.0f} MB" if bar.total else " MB")
     else:
-        count = f"{bar.done:g}" + (f"/{bar.total:g}" if bar.total else "") + (f" {bar.unit}" if bar.unit else "")
+        count = (
+            f"{bar.done:g}" + (f"/{bar.total:g}" if bar.total else "") + (f" {bar.unit}" if bar.unit else "")
+        )
     shown = [f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
              for name, value in bar.info.items()]  # fmt: skip
     return ", ".join([count, *shown])

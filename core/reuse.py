@@ -79,7 +79,10 @@ def reuse(
         slot.mkdir(parents=True, exist_ok=True)
         result = build(slot)
         files = manifest(slot)
-        write_json(slot / _RESULT, {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files})
+        write_json(
+            slot / _RESULT,
+            {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
+        )
     return Reused(result, slot, key, reused=False)
 
 

@@ -45,3 +45,8 @@ def backend() -> str:
 def run_id() -> str:
     """The run that this process works for; empty outside a run."""
     return os.environ.get("GOLDPATH_RUN", "")
+
+
+def tracking_uri() -> str:
+    """Where MLflow tracks and registers: `MLFLOW_TRACKING_URI`, else SQLite under `home()`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state() / 'mlflow.db'}"

@@ -73,4 +73,6 @@ def _explained(name: str, error: BaseException) -> GoldpathError:
         return from_os_error(error)
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted", "Continue with `goldpath run --resume`.")
-    return StepError(f"{name} failed: {type(error).__name__}: {error}", "`goldpath runs logs` has the details.")
+    return StepError(
+        f"{name} failed: {type(error).__name__}: {error}", "`goldpath runs logs` has the details."
+    )

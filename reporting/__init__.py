@@ -1,0 +1,1 @@
+"""Pictures and pages: charts, step summaries, the report of a run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -34,17 +33,6 @@ class DatasetSpec(Spec):
     validation_fraction: Annotated[float, Field(gt=0, le=0.4)] = 0.05
     test_fraction: Annotated[float, Field(gt=0, le=0.4)] = 0.1
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
-
-
-class FeatureSpec(Spec):
-    """How the training frame is taken from the feature store."""
-
-    as_of: datetime | None = None
-    """Documents as they were known at this moment; none: the newest version of each."""
-    chunk_rows: Annotated[int, Field(ge=100, le=1_000_000)] = 20_000
-    """Rows joined at a time, which bounds memory."""
-    online_rows: Annotated[int, Field(ge=0, le=10_000_000)] = 1_500
-    """At most this many documents are embedded into the online store for retrieval (the rest stay offline)."""
 
 
 class Hyperparameters(Spec):
@@ -99,7 +87,9 @@ class SearchParameter(Spec):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.name not in Hyperparameters.model_fields:
-            raise ValueError(f"{self.name!r} cannot be searched; choose from {', '.join(Hyperparameters.model_fields)}")
+            raise ValueError(
+                f"{self.name!r} cannot be searched; choose from {', '.join(Hyperparameters.model_fields)}"
+            )
         if self.type in ("double", "int"):
             if self.min is None or self.max is None or self.min >= self.max:
                 raise ValueError(f"{self.name} needs min < max, got min={self.min} max={self.max}")

@@ -1,0 +1,1 @@
+"""Where training runs: `local` (child processes) or `kubernetes` (TrainJobs)."""

@@ -1,0 +1,1 @@
+"""The Feast repository: documents as features, the training frame, retrieval."""

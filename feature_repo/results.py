@@ -1,0 +1,33 @@
+"""What the feature store hands back."""
+
+from __future__ import annotations
+
+from goldpath.core.spec import Result
+
+
+class FeatureResult(Result):
+    """A training frame. Files: `train.parquet`, `validation.parquet`, `test.parquet` (id, question, answer, messages, source)."""
+
+    feature_service: str
+    as_of: str | None
+    rows: dict[str, int]
+    """Rows by split."""
+    digest: str
+    """SHA-256 over the frame's rows in order."""
+    documents_digest: str
+    online_documents: int
+    """Documents embedded into the online store."""
+    embedding_model: str
+    embedding_size: int
+    online_store: str
+    """Absolute folder of the online store; hand it to `retrieve`."""
+
+
+class Chunk(Result):
+    """A retrieved document."""
+
+    id: str
+    text: str
+    source: str
+    score: float
+    """Cosine similarity to the query."""
