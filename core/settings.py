@@ -50,3 +50,9 @@ def run_id() -> str:
 def tracking_uri() -> str:
     """Where MLflow tracks and registers: `MLFLOW_TRACKING_URI`, else SQLite under `home()`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state() / 'mlflow.db'}"
+
+
+def run_dir() -> Path | None:
+    """The folder of the run that this process works for; None outside a run on this machine."""
+    folder = os.environ.get("GOLDPATH_RUN_DIR")
+    return Path(folder) if folder else None

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from goldpath.core import settings
 from goldpath.core.errors import EXIT_CODE, GoldpathError, Interrupted, StepError, from_os_error
 from goldpath.core.files import write_json
 from goldpath.core.process import die_with_parent, sigterm_raises
 from goldpath.core.progress import emit
-from goldpath.core.reuse import R, Reused
+from goldpath.core.reuse import Reused
 from goldpath.core.spec import Result
 
 
@@ -26,31 +28,40 @@ class Step:
         self.name = name
         self.began = time.time()
         self.reused = False
+        self.summary = ""
 
-    def done(self, result_path: str, result: Result | Reused[R]) -> None:
-        """Write the step's result: one JSON file `{step, started, seconds, reused, result}` that the report reads."""
+    def done(self, result_path: str, result: Result | Reused[Any], summary: str) -> None:
+        """Write the step's result: one JSON file `{step, started, seconds, reused, result}` that the report reads.
+
+        Args:
+            result_path: where KFP expects the artifact.
+            result: what the library handed back.
+            summary: what to tell the user, in a few words (`5,120 of 6,003 chats kept`).
+        """
+        value: Result
         if isinstance(result, Reused):
             self.reused, value = result.reused, result.result
         else:
             value = result
-        write_json(
-            Path(result_path),
-            {
-                "step": self.name,
-                "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-                "seconds": round(time.time() - self.began, 2),
-                "reused": self.reused,
-                "result": value.model_dump(mode="json"),
-            },
-        )
+        self.summary = summary
+        envelope = {
+            "step": self.name,
+            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - self.began, 2),
+            "reused": self.reused,
+            "result": value.model_dump(mode="json"),
+        }
+        write_json(Path(result_path), envelope)
+        if run_dir := settings.run_dir():
+            write_json(run_dir / "results" / f"{self.name}.json", envelope)
 
 
 @contextmanager
 def step(name: str) -> Iterator[Step]:
     """Run a component's body: a GoldpathError ends the process with its one line and exit code 2."""
     os.environ["GOLDPATH_STEP"] = name
-    if os.environ.get("GOLDPATH_EVENTS"):
-        die_with_parent()
+    if settings.run_dir():
+        _join_run(name)
     running = Step(name)
     emit("step-started")
     try:
@@ -58,12 +69,36 @@ def step(name: str) -> Iterator[Step]:
             yield running
     except (Exception, KeyboardInterrupt) as error:
         shown = _explained(name, error)
+        if run_dir := settings.run_dir():
+            (run_dir / f"failed-{name}").touch()
         emit("step-failed", error=shown.to_dict(), seconds=round(time.time() - running.began, 2))
         if isinstance(shown, StepError) and shown is not error:
             raise  # ours to mend: keep the traceback in the log
         print(f"error: {shown.line()}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(EXIT_CODE)
-    emit("step-finished", reused=running.reused, seconds=round(time.time() - running.began, 2))
+    emit(
+        "step-finished",
+        reused=running.reused,
+        seconds=round(time.time() - running.began, 2),
+        summary=running.summary,
+    )
+
+
+def _join_run(name: str) -> None:
+    """Die with the run, write to the step's own log, and do nothing where a step of the run has failed already."""
+    die_with_parent()
+    run_dir = settings.run_dir()
+    assert run_dir is not None  # noqa: S101
+    if any(run_dir.glob("failed-*")):
+        sys.exit(EXIT_CODE)  # kfp.local goes on with independent steps; the run is lost already
+    log = run_dir / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 def _explained(name: str, error: BaseException) -> GoldpathError:
