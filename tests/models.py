@@ -1,4 +1,4 @@
-"""A tiny Llama-like model with a real tokenizer, and a training frame: on disk in half a second, without torch."""
+"""A tiny Llama-like model with a real tokenizer, and a training frame: on disk in half a second, no torch."""
 
 from __future__ import annotations
 
