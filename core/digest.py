@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -49,3 +50,9 @@ def code_digest(*packages: str) -> str:
             for path in sorted(Path(place).rglob("*.py")):
                 found[f"{package}/{path.relative_to(place).as_posix()}"] = digest_file(path)
     return digest_json(found)
+
+
+def code_version() -> str:
+    """Package version and a digest of the installed sources: `0.1.0+3f2a9c01d4e7`."""
+    packages = ("components", "core", "feature_repo", "pipelines", "registry", "reporting", "serving", "training")
+    return f"{importlib.metadata.version('goldpath')}+{code_digest(*packages)[:12]}"

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,13 +155,18 @@ def describe(bar: Bar) -> str:
 
 
 def figures(bar: Bar) -> str:
-    """Count and figures: `40/120 steps, loss 1.83, 350 tokens/s`."""
-    if bar.unit == "B":
-        count = f"{bar.done / 1e6:.0f}" + (f"/{bar.total / 1e6:.0f} MB" if bar.total else " MB")
+    """Count and figures of a bar; see `count_and_figures`."""
+    return count_and_figures(bar.done, bar.total, bar.unit, bar.info)
+
+
+def count_and_figures(done: float, total: float | None, unit: str, info: Mapping[str, float | str]) -> str:
+    """Count and figures: `40/120 steps, loss 1.83, tokens per second 350`."""
+    if unit == "B":
+        count = f"{done / 1e6:.0f}" + (f"/{total / 1e6:.0f} MB" if total else " MB")
     else:
-        count = (
-            f"{bar.done:g}" + (f"/{bar.total:g}" if bar.total else "") + (f" {bar.unit}" if bar.unit else "")
-        )
-    shown = [f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-             for name, value in bar.info.items()]  # fmt: skip
+        count = f"{done:,.10g}" + (f"/{total:,.10g}" if total else "") + (f" {unit}" if unit else "")
+    shown = [
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in info.items()
+    ]
     return ", ".join([count, *shown])

@@ -56,3 +56,9 @@ def run_dir() -> Path | None:
     """The folder of the run that this process works for; None outside a run on this machine."""
     folder = os.environ.get("GOLDPATH_RUN_DIR")
     return Path(folder) if folder else None
+
+
+def compiled_pipeline() -> Path | None:
+    """The compiled YAML that the present run runs (`GOLDPATH_PIPELINE`); None where it is not known."""
+    file = os.environ.get("GOLDPATH_PIPELINE")
+    return Path(file) if file else None

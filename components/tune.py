@@ -1,0 +1,65 @@
+"""Component: the search for hyperparameters."""
+
+from typing import Any
+
+from kfp import dsl
+
+from goldpath.components.base import component
+
+
+@component
+def tune(
+    frame: dsl.Input[dsl.Dataset],
+    base: dsl.Input[dsl.Model],
+    chart: dsl.Output[dsl.HTML],
+    result: dsl.Output[dsl.Artifact],
+    method: str = "lora",
+    trials: int = 3,
+    algorithm: str = "tpe",
+    seed: int = 7,
+    overrides: dict[str, Any] = {},  # noqa: B006
+) -> dict[str, Any]:
+    """Search hyperparameters by short real trainings; every trial runs the same code as fine_tune.
+
+    Args:
+        frame: The training frame, from build_features.
+        base: The base model, from import_model.
+        chart: The trials as a picture.
+        result: SearchResult as JSON.
+        method: lora, full or qlora.
+        trials: How many; 0 takes the hyperparameters as they are.
+        algorithm: random, grid, tpe or cmaes.
+        seed: Of the search and of every trial.
+        overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.
+
+    Returns:
+        The hyperparameters to fine-tune with.
+    """
+    from pathlib import Path
+
+    from goldpath.core.steps import step
+    from goldpath.core.uris import local_path
+    from goldpath.reporting.fragments import trials_html
+    from goldpath.training import search
+    from goldpath.training.specs import SearchSpec, TrainSpec
+
+    with step("tune") as running:
+        asked = SearchSpec.parse(
+            {"max_trials": trials, "algorithm": algorithm, "seed": seed}, overrides.get("tune")
+        )
+        train = TrainSpec.parse({"method": method, "seed": seed}, overrides.get("fine_tune"))
+        found = search.tune(
+            local_path(frame.uri),
+            frame.metadata["digest"],
+            local_path(base.uri),
+            base.metadata["digest"],
+            asked,
+            train,
+        )
+        Path(chart.path).write_text(trials_html(found.result), encoding="utf-8")
+        best = found.result.best
+        told = (
+            f"best {found.result.objective} {best.objective:.3f}" if best and best.objective else "no search"
+        )
+        running.done(result.path, found, f"{len(found.result.trials)} trials, {told}")
+        return found.result.hyperparameters

@@ -1,0 +1,72 @@
+"""What can be known to be wrong before a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from goldpath.core.errors import SpecError
+
+STEPS = ("prepare_data", "build_features", "tune", "fine_tune", "evaluate", "warm_cache", "deploy", "probe")
+"""Steps whose specs take overrides."""
+
+
+def check(pipeline: str, form: Mapping[str, Any]) -> None:
+    """Build every spec that the form stands for, and look at the data set and the model.
+
+    Raises:
+        GoldpathError: the first thing that is wrong.
+    """
+    {"finetune": _finetune}[pipeline](form)
+
+
+def _finetune(form: Mapping[str, Any]) -> None:
+    from goldpath.feature_repo.specs import FeatureSpec
+    from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
+    from goldpath.training import base_models, datasets
+    from goldpath.training.specs import DatasetSpec, EvalSpec, SearchSpec, TrainSpec
+
+    more = sections(form["overrides"])
+    seed = form["seed"]
+    data = DatasetSpec.parse({"source": form["dataset"], "seed": seed}, more["prepare_data"])
+    FeatureSpec.parse({}, more["build_features"])
+    SearchSpec.parse(
+        {"max_trials": form["trials"], "algorithm": form["algorithm"], "seed": seed}, more["tune"]
+    )
+    train = TrainSpec.parse(
+        {"method": form["method"], "max_steps": form["steps"], "seed": seed}, more["fine_tune"]
+    )
+    gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
+    judged = dict(more["evaluate"])
+    EvalSpec.parse({"seed": seed, "gate": {**gate, **judged.pop("gate", {})}}, judged)
+    CacheSpec.parse({"uri": "file:///"}, more["warm_cache"])
+    ServeSpec.parse(
+        {"name": form["name"], "model_name": form["name"], "engine": form["engine"], "model_uri": "/"},
+        more["deploy"],
+    )
+    ProbeSpec.parse({}, more["probe"])
+    base_models.check(form["model"])
+    datasets.check(data)
+    _check_machine(train)
+
+
+def _check_machine(train: Any) -> None:
+    from goldpath.training.backends import local
+
+    local.check(train)
+
+
+def sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The overrides by step, every step present.
+
+    Raises:
+        SpecError: a step that there is not, or fields that are no object.
+    """
+    for step, fields in overrides.items():
+        if step not in STEPS:
+            raise SpecError(f"overrides has no step {step!r}", f"Steps: {', '.join(STEPS)}.")
+        if not isinstance(fields, dict):
+            raise SpecError(
+                f"overrides.{step} is {fields!r}", 'Give an object of fields, such as {"max_rows": 500}.'
+            )
+    return {step: dict(overrides.get(step, {})) for step in STEPS}

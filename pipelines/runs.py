@@ -1,0 +1,211 @@
+"""Runs on this machine: one folder each under `GOLDPATH_HOME/runs`, safe to delete.
+
+::
+
+    runs/finetune-1/
+        run.json        name, pipeline, parameters, status, the worker's pid
+        pipeline.yaml   what runs
+        events.jsonl    the journal: steps, progress, errors
+        results/        one JSON a step
+        logs/           run.log and one log a step
+        artifacts/      KFP's pipeline root
+        report.html
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+
+from goldpath.core import settings
+from goldpath.core.errors import GoldpathError, InputError, StepError
+from goldpath.core.files import read_json, write_json
+from goldpath.core.process import is_same_process, kill_tree
+
+Status = Literal["created", "running", "succeeded", "failed", "cancelled", "interrupted"]
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
+
+
+class Run(BaseModel):
+    """A run's record."""
+
+    name: str
+    pipeline: str
+    parameters: dict[str, Any]
+    status: Status = "created"
+    created: str
+    started: str = ""
+    ended: str = ""
+    pid: int = 0
+    pid_started: float = 0.0
+    pipeline_digest: str = ""
+    command: str = ""
+    error: dict[str, str] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return settings.home() / "runs" / self.name
+
+    @property
+    def report(self) -> Path:
+        """Where the report is, once there is one."""
+        return self.folder / "report.html"
+
+    def save(self) -> None:
+        """Write the record."""
+        write_json(self.folder / "run.json", self.model_dump())
+
+    def result(self, step: str) -> dict[str, Any]:
+        """What a step handed back; empty if it has not finished."""
+        file = self.folder / "results" / f"{step}.json"
+        return dict(read_json(file)["result"]) if file.exists() else {}
+
+    def results(self) -> dict[str, Path]:
+        """Step to result file, of the steps that have finished."""
+        return {file.stem: file for file in sorted((self.folder / "results").glob("*.json"))}
+
+    def alive(self) -> bool:
+        """Whether its worker runs."""
+        return bool(self.pid) and is_same_process(self.pid, self.pid_started)
+
+
+def now() -> str:
+    """The present moment, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, command: str = "") -> Run:
+    """Make the folder of a new run; the name is `<pipeline>-<number>` where none is given.
+
+    Raises:
+        InputError: the name is taken or is not a DNS label.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be the name of a run",
+            "Use at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends.",
+        )
+    root = settings.state("runs")
+    number = 1
+    while True:
+        chosen = name or f"{pipeline}-{number}"
+        try:
+            (root / chosen).mkdir()
+        except FileExistsError:
+            if name is not None:
+                raise InputError(
+                    f"there already is a run {name!r}",
+                    f"Choose another name, go on with it (`goldpath run --resume {name}`), "
+                    f"or remove it (`goldpath runs clean {name}`).",
+                ) from None
+            number += 1
+            continue
+        run = Run(name=chosen, pipeline=pipeline, parameters=parameters, created=now(), command=command)
+        run.save()
+        return run
+
+
+def load(name: str) -> Run:
+    """A run by its name, its status as things are: a run that says running and has no process was interrupted.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    file = settings.home() / "runs" / name / "run.json"
+    if not _NAME.fullmatch(name) or not file.exists():
+        known = [run.name for run in all_runs()][-5:]
+        raise InputError(
+            f"there is no run {name!r} under {settings.home()}",
+            f"Runs: {', '.join(known)}." if known else "Start one with `goldpath run finetune`.",
+        )
+    run = Run.model_validate(read_json(file))
+    if run.status in ("created", "running") and not run.alive() and not _locked(run):
+        run.status = "interrupted"
+    return run
+
+
+def all_runs() -> list[Run]:
+    """All runs, oldest first; a folder without a readable record is left out."""
+    found = []
+    for file in (settings.home() / "runs").glob("*/run.json"):
+        try:
+            found.append(load(file.parent.name))
+        except (GoldpathError, ValueError):
+            continue
+    return sorted(found, key=lambda run: (run.created, run.name))
+
+
+def latest() -> Run:
+    """The newest run.
+
+    Raises:
+        InputError: there is none.
+    """
+    runs = all_runs()
+    if not runs:
+        raise InputError(
+            f"there are no runs under {settings.home()}", "Start one with `goldpath run finetune`."
+        )
+    return runs[-1]
+
+
+def lock(run: Run) -> FileLock:
+    """Held by whoever drives the run.
+
+    Raises:
+        InputError: somebody else does.
+    """
+    held = FileLock(run.folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"run {run.name!r} is running", f"Wait for it, or stop it: `goldpath runs cancel {run.name}`."
+        ) from None
+    return held
+
+
+def _locked(run: Run) -> bool:
+    held = FileLock(run.folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        return True
+    held.release()
+    return False
+
+
+def cancel(run: Run) -> None:
+    """Stop a run with all its processes.
+
+    Raises:
+        InputError: it is not running.
+    """
+    if not run.alive():
+        raise InputError(
+            f"run {run.name!r} is not running ({run.status})", "`goldpath runs list` shows all runs."
+        )
+    kill_tree(run.pid)
+    after = load(run.name)
+    if after.status not in ("succeeded", "failed"):
+        after.status, after.ended = "cancelled", now()
+        after.error = StepError("cancelled", f"Continue with `goldpath run --resume {run.name}`.").to_dict()
+        after.save()
+
+
+def remove(run: Run) -> None:
+    """Delete a run's folder. Models, data and endpoints that it made are kept elsewhere and stay.
+
+    Raises:
+        InputError: it is running.
+    """
+    if run.alive():
+        raise InputError(f"run {run.name!r} is running", f"Stop it first: `goldpath runs cancel {run.name}`.")
+    shutil.rmtree(run.folder)
