@@ -36,6 +36,17 @@ def die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def die_with_process(pid: int, started: float) -> None:
+    """Ask for SIGTERM when another process ends, one that need not be our parent (a shell may stand between)."""
+
+    def watch() -> None:
+        while is_same_process(pid, started):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
     """Turn SIGTERM into `Interrupted`, so that `finally` blocks and context managers clean up."""
@@ -67,6 +78,14 @@ def kill_tree(pid: int, grace_s: float = _GRACE_S) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(alive, timeout=grace_s)
+
+
+def kill_children() -> None:
+    """End every process that this one started, and theirs."""
+    import psutil
+
+    for child in psutil.Process().children():
+        kill_tree(child.pid)
 
 
 def run_child(

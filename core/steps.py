@@ -15,7 +15,7 @@ from typing import Any
 from goldpath.core import settings
 from goldpath.core.errors import EXIT_CODE, GoldpathError, Interrupted, StepError, from_os_error
 from goldpath.core.files import write_json
-from goldpath.core.process import die_with_parent, sigterm_raises
+from goldpath.core.process import die_with_process, kill_children, sigterm_raises
 from goldpath.core.progress import emit
 from goldpath.core.reuse import Reused
 from goldpath.core.spec import Result
@@ -69,6 +69,7 @@ def step(name: str) -> Iterator[Step]:
             yield running
     except (Exception, KeyboardInterrupt) as error:
         shown = _explained(name, error)
+        kill_children()
         if run_dir := settings.run_dir():
             (run_dir / f"failed-{name}").touch()
         emit("step-failed", error=shown.to_dict(), seconds=round(time.time() - running.began, 2))
@@ -86,7 +87,9 @@ def step(name: str) -> Iterator[Step]:
 
 def _join_run(name: str) -> None:
     """Die with the run, write to the step's own log, and do nothing where a step of the run has failed already."""
-    die_with_parent()
+    worker, _, started = os.environ.get("GOLDPATH_WORKER", "").partition(":")
+    if worker:
+        die_with_process(int(worker), float(started))  # kfp puts a shell between the worker and us
     run_dir = settings.run_dir()
     assert run_dir is not None  # noqa: S101
     if any(run_dir.glob("failed-*")):

@@ -13,7 +13,7 @@ from types import FrameType
 
 from goldpath.core import settings
 from goldpath.core.errors import EXIT_CODE, GoldpathError, StepError
-from goldpath.core.process import die_with_parent, kill_tree, started_at
+from goldpath.core.process import die_with_parent, kill_children, started_at
 from goldpath.core.progress import emit
 from goldpath.pipelines import runs
 
@@ -28,6 +28,7 @@ def environment(run: runs.Run) -> dict[str, str]:
         "GOLDPATH_EVENTS": str(folder / "events.jsonl"),
         "GOLDPATH_PIPELINE": str(folder / "pipeline.yaml"),
         "GOLDPATH_BACKEND": "local",
+        "GOLDPATH_WORKER": f"{run.pid}:{run.pid_started}",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -38,12 +39,12 @@ def main(name: str) -> int:
     run = runs.load(name)
     held = runs.lock(run)
     signal.signal(signal.SIGTERM, _stop)
-    os.environ.update(environment(run))
     for marker in run.folder.glob("failed-*"):
         marker.unlink()
     run.status, run.started, run.ended, run.error = "running", runs.now(), "", None
     run.pid, run.pid_started = os.getpid(), started_at(os.getpid()) or time.time()
     run.save()
+    os.environ.update(environment(run))
     emit("run-started")
     try:
         _execute(run)
@@ -90,10 +91,7 @@ def _lines(file: Path) -> list[str]:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """On SIGTERM: take every descendant along, and leave at once (kfp's threads wait for children)."""
-    import psutil
-
-    for child in psutil.Process().children():
-        kill_tree(child.pid)
+    kill_children()
     os._exit(EXIT_CODE)
 
 

@@ -1,0 +1,193 @@
+"""Runs as a user meets them: they end, fail with a reason, are cancelled, killed and continued; nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from goldpath.core.errors import DataError, InputError, StepError
+from goldpath.pipelines import launch, runs
+from tests.pipelines.small import make_run
+
+
+def _events(collected, kind):
+    return [event for event in collected if event["kind"] == kind]
+
+
+def _wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def _family(run_name: str) -> list[psutil.Process]:
+    """Every process that belongs to the run, found by its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            variables = process.environ()
+            ours = variables.get("GOLDPATH_HOME") == os.environ["GOLDPATH_HOME"]
+            if (
+                ours
+                and variables.get("GOLDPATH_RUN") == run_name
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def test_a_run_ends_well_and_keeps_its_journal(home):
+    seen = []
+    run = launch.execute(make_run("well"), seen.append)
+    assert run.status == "succeeded"
+    assert run.ended >= run.started > ""
+    finished = {event["step"]: event for event in _events(seen, "step-finished")}
+    assert set(finished) == {"first", "second"}
+    assert finished["first"]["summary"] == "counted"
+    assert _events(seen, "progress")[-1]["done"] == 3
+    assert runs.load(run.name).status == "succeeded"
+
+
+def test_a_users_mistake_comes_through_as_it_was_said(home):
+    seen = []
+    with pytest.raises(DataError, match="line 3 has no answer") as caught:
+        launch.execute(make_run("mistake"), seen.append)
+    assert caught.value.remedy == "Add one."
+    run = runs.load("small-1")
+    assert (run.status, run.error["type"]) == ("failed", "DataError")
+    log = (run.folder / "logs" / "first.log").read_text()
+    assert "error: rows.jsonl line 3" in log
+    assert "Traceback" not in log
+
+
+def test_a_bug_keeps_its_traceback_in_the_log(home):
+    with pytest.raises(StepError, match="ZeroDivisionError: by nought"):
+        launch.execute(make_run("bug"), lambda event: None)
+    assert "Traceback" in (runs.load("small-1").folder / "logs" / "first.log").read_text()
+
+
+def test_no_step_starts_after_one_has_failed(home):
+    run = make_run("mistake")
+    order = []
+    with pytest.raises(DataError):
+        launch.execute(run, lambda event: order.append((event["kind"], event["step"])))
+    began = [step for kind, step in order if kind == "step-started"]
+    assert "first" in began
+    if "second" in began:
+        assert began.index("second") < began.index("first")
+
+
+def test_resume_runs_the_same_yaml_again(home):
+    run = make_run("mistake")
+    with pytest.raises(DataError):
+        launch.execute(run, lambda event: None)
+    run.parameters = {"how": "well"}  # what was wrong is mended
+    run.save()
+    assert launch.execute(launch.resume("small-1"), lambda event: None).status == "succeeded"
+    with pytest.raises(InputError, match="has succeeded"):
+        launch.resume("small-1")
+
+
+@pytest.mark.parametrize("victim", ["worker", "step", "launcher"])
+def test_a_kill_leaves_no_process_and_can_be_resumed(home, victim):
+    run = make_run("long")
+    code = (
+        "from goldpath.pipelines import launch, runs\n"
+        "launch.execute(runs.load('small-1'), lambda event: print(event['kind'], event['step'], flush=True))\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = run.folder / "logs" / "first.log"
+    _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
+    assert runs.load("small-1").status == "running"
+    with pytest.raises(InputError, match="is running"):
+        launch.resume("small-1")
+    family = _family("small-1")
+    assert len(family) >= 2
+    if victim == "launcher":
+        os.kill(driver.pid, signal.SIGKILL)
+    elif victim == "worker":
+        os.kill(runs.load("small-1").pid, signal.SIGKILL)
+    else:
+        step = next(p for p in family if "kfp.dsl.executor_main" in p.cmdline())
+        os.kill(step.pid, signal.SIGKILL)
+    driver.communicate(timeout=60)
+    _wait_for(lambda: not _family("small-1") and runs.load("small-1").status != "running")
+    after = runs.load("small-1")
+    assert after.status in ("interrupted", "failed", "cancelled")
+    after.parameters = {"how": "well"}
+    after.save()
+    assert launch.execute(launch.resume("small-1"), lambda event: None).status == "succeeded"
+
+
+def test_ctrl_c_cancels_and_leaves_no_process(home):
+    run = make_run("long")
+    log = run.folder / "logs" / "first.log"
+
+    def interrupt():
+        _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        launch.execute(run, lambda event: None)
+    assert runs.load(run.name).status == "cancelled"
+    assert _family(run.name) == []
+
+
+def test_cancel_from_elsewhere(home):
+    run = make_run("long")
+    log = run.folder / "logs" / "first.log"
+    failures = []
+
+    def drive():
+        try:
+            launch.execute(run, lambda event: None)
+        except StepError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
+    with pytest.raises(InputError, match="Stop it first"):
+        runs.remove(runs.load(run.name))
+    runs.cancel(runs.load(run.name))
+    thread.join(30)
+    assert runs.load(run.name).status == "cancelled"
+    assert _family(run.name) == []
+    assert failures
+    with pytest.raises(InputError, match="is not running"):
+        runs.cancel(runs.load(run.name))
+
+
+def test_names(home):
+    assert runs.create("small", {}).name == "small-1"
+    assert runs.create("small", {}).name == "small-2"
+    with pytest.raises(InputError, match="already is a run 'small-2'"):
+        runs.create("small", {}, "small-2")
+    for bad in ("Up", "a/b", "..", "-a", "a" * 51, ""):
+        with pytest.raises(InputError, match="cannot be the name"):
+            runs.create("small", {}, bad)
+    with pytest.raises(InputError, match="no run 'nope'.*small-2"):
+        runs.load("nope")
+
+
+def test_a_run_that_never_started_counts_as_interrupted_and_can_be_removed(home):
+    run = runs.create("small", {})
+    assert runs.load(run.name).status == "interrupted"
+    runs.remove(runs.load(run.name))
+    assert not Path(run.folder).exists()
+    with pytest.raises(InputError, match="there are no runs"):
+        runs.latest()
