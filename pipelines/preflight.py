@@ -31,10 +31,10 @@ def _finetune(form: Mapping[str, Any]) -> None:
     data = DatasetSpec.parse({"source": form["dataset"], "seed": seed}, more["prepare_data"])
     FeatureSpec.parse({}, more["build_features"])
     SearchSpec.parse(
-        {"max_trials": form["trials"], "algorithm": form["algorithm"], "seed": seed}, more["tune"]
+        {"max_trials": form["max_trials"], "algorithm": form["algorithm"], "seed": seed}, more["tune"]
     )
     train = TrainSpec.parse(
-        {"method": form["method"], "max_steps": form["steps"], "seed": seed}, more["fine_tune"]
+        {"method": form["method"], "max_steps": form["max_steps"], "seed": seed}, more["fine_tune"]
     )
     gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
     judged = dict(more["evaluate"])

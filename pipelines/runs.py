@@ -87,11 +87,7 @@ def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, c
     Raises:
         InputError: the name is taken or is not a DNS label.
     """
-    if name is not None and not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name!r} cannot be the name of a run",
-            "Use at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends.",
-        )
+    check_name(name)
     root = settings.state("runs")
     number = 1
     while True:
@@ -100,16 +96,37 @@ def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, c
             (root / chosen).mkdir()
         except FileExistsError:
             if name is not None:
-                raise InputError(
-                    f"there already is a run {name!r}",
-                    f"Choose another name, go on with it (`goldpath run --resume {name}`), "
-                    f"or remove it (`goldpath runs clean {name}`).",
-                ) from None
+                raise _taken(name) from None
             number += 1
             continue
         run = Run(name=chosen, pipeline=pipeline, parameters=parameters, created=now(), command=command)
         run.save()
         return run
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name that is taken or is not a DNS label; None stands for one that will be made.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    if name is None:
+        return
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be the name of a run",
+            "Use at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends.",
+        )
+    if (settings.home() / "runs" / name).exists():
+        raise _taken(name)
+
+
+def _taken(name: str) -> InputError:
+    return InputError(
+        f"there already is a run {name!r}",
+        f"Choose another name, go on with it (`goldpath run --resume {name}`), "
+        f"or remove it (`goldpath runs clean {name}`).",
+    )
 
 
 def load(name: str) -> Run:

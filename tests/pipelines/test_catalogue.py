@@ -49,8 +49,8 @@ def test_unknown_pipeline():
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"steps": "40"}, {"steps": 40}),
-        ({"steps": 40.0}, {"steps": 40}),
+        ({"max_steps": "40"}, {"max_steps": 40}),
+        ({"max_steps": 40.0}, {"max_steps": 40}),
         ({"min_loss_drop": "0.3"}, {"min_loss_drop": 0.3}),
         ({"min_loss_drop": 0}, {"min_loss_drop": 0.0}),
         ({"dataset": "12"}, {"dataset": "12"}),
@@ -67,9 +67,9 @@ def test_values_are_cast_to_the_form(given, expected):
     ("given", "says"),
     [
         ({"stepz": "4"}, "no parameter 'stepz'"),
-        ({"steps": "many"}, "steps is 'many', which is not a whole number"),
-        ({"steps": "4.5"}, "which is not a whole number"),
-        ({"steps": "true"}, "which is not a whole number"),
+        ({"max_steps": "many"}, "max_steps is 'many', which is not a whole number"),
+        ({"max_steps": "4.5"}, "which is not a whole number"),
+        ({"max_steps": "true"}, "which is not a whole number"),
         ({"min_loss_drop": "NaN"}, "which is not a number"),
         ({"min_loss_drop": "[1]"}, "which is not a number"),
         ({"overrides": "[1]"}, "which is not a JSON object"),

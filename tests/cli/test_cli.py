@@ -1,0 +1,184 @@
+"""The command line as it is typed: real processes, exit codes, one-line errors."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from tests.pipelines.small import make_run
+
+from goldpath.cli.main import COMMANDS, cli
+from goldpath.cli.run import parse
+from goldpath.core.errors import InputError
+from goldpath.core.files import write_json
+from goldpath.pipelines import launch, runs
+
+
+def goldpath(*words: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "goldpath.cli.main", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **more,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['goldpath', '--help']\n"
+        "from goldpath.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'kfp', 'pydantic', 'torch', 'mlflow', 'feast', 'rich', 'transformers', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "goldpath run finetune" in done.stdout
+    for name in COMMANDS:
+        assert f"\n  {name}" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_for_its_options(name):
+    answer = CliRunner().invoke(cli, [name, "--help"])
+    assert answer.exit_code == 0
+    assert COMMANDS[name][1].split(",")[0].split(" ")[0] in answer.output or "Usage" in answer.output
+    for line in answer.output.splitlines():
+        if line.strip().startswith("--"):
+            assert len(line.split()) > 1, f"{name}: {line} has no help"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run"], "which pipeline?"),
+        (["run", "nope"], "no pipeline 'nope'"),
+        (["run", "finetune", "-p", "dataset"], "is not NAME=VALUE"),
+        (["run", "finetune", "-p", "stepz=3"], "no parameter 'stepz'"),
+        (["run", "finetune", "-p", "max_steps=x"], "not a whole number"),
+        (["run", "finetune", "-p", "max_steps=-3"], "max_steps is -3"),
+        (["run", "finetune", "-p", "method=magic"], 'method is "magic"'),
+        (["run", "finetune", "-p", "overrides.fine_tune.learning_rate=7"], "learning_rate is 7"),
+        (["run", "finetune", "-p", "overrides.cook.heat=7"], "no step 'cook'"),
+        (["run", "finetune", "-p", "dataset=missing.jsonl"], "missing.jsonl"),
+        (["run", "finetune", "-p", "model=nowhere/model"], "nowhere/model"),
+        (["run", "finetune", "-n", "Not OK"], "cannot be the name"),
+        (["run", "--resume", "ghost"], "no run 'ghost'"),
+        (["run", "finetune", "--resume", "ghost"], "--resume takes no pipeline"),
+        (["run", "--rezume", "x"], "No such option"),
+        (["runs", "show", "ghost"], "no run 'ghost'"),
+        (["runs", "clean"], "which runs?"),
+        (["report"], "there are no runs"),
+        (["endpoints", "stop", "ghost"], "ghost"),
+        (["chat"], "no endpoint"),
+        (["ruin"], "Did you mean"),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_2(home, tmp_path, words, says):
+    done = goldpath(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list((home / "runs").glob("*/run.json")), "a refused run leaves nothing behind"
+
+
+def test_a_read_only_home_is_named(tmp_path):
+    if os.geteuid() == 0:
+        place = "/proc/goldpath"  # root may write anywhere but here
+    else:
+        place = str(tmp_path / "locked" / "home")
+        (tmp_path / "locked").mkdir(mode=0o500)
+    done = goldpath("run", "finetune", cwd=tmp_path, env={**os.environ, "GOLDPATH_HOME": place})
+    assert done.returncode == 2
+    assert place in done.stderr
+    assert "GOLDPATH_HOME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_params():
+    assert parse(("a=1", "b.c.d=2", "b.e=x=y")) == {"a": "1", "b": {"c": {"d": 2}, "e": "x=y"}}
+    for bad in (("a",), ("=1",), ("a=1", "a=2"), ("a=1", "a.b=2")):
+        with pytest.raises(InputError):
+            parse(bad)
+
+
+@pytest.fixture
+def finished(home):
+    """A finished run of the small pipeline, with results as the golden path leaves them."""
+    run = launch.execute(make_run("well"), lambda event: None)
+    results = {
+        "evaluate": {
+            "passed": True,
+            "loss_drop": 0.31,
+            "scores": [{"name": "base", "loss": 2.0}, {"name": "tuned", "loss": 1.38}],
+        },
+        "register_model": {
+            "name": "bot",
+            "version": "3",
+            "accepted": True,
+            "champion": "3",
+            "uri": "file:///m",
+        },
+        "deploy": {"name": "bot", "url": "http://127.0.0.1:8123/v1", "model": "bot"},
+        "probe": {"repeat_speedup": 21.0, "tokens_per_second": 12.5},
+    }
+    for step, result in results.items():
+        body = {
+            "step": step,
+            "started": "2026-01-01T00:00:00+00:00",
+            "seconds": 1.5,
+            "reused": False,
+            "result": result,
+        }
+        write_json(run.folder / "results" / f"{step}.json", body)
+    return run
+
+
+def test_runs_list_show_logs_clean(finished):
+    listed = goldpath("runs", "list").stdout
+    assert finished.name in listed
+    assert "succeeded" in listed
+    assert "31.0%" in listed
+    shown = json.loads(goldpath("runs", "show", finished.name, "--json").stdout)
+    assert shown["parameters"] == {"how": "well"}
+    assert shown["model"]["version"] == "3"
+    assert shown["probe"]["repeat_speedup"] == 21.0
+    assert [step["step"] for step in shown["steps"]]
+    assert "small-1: small, succeeded" in goldpath("runs", "show", finished.name).stdout
+    assert "==> second <==" in goldpath("runs", "logs", finished.name).stdout
+    refused = goldpath("runs", "logs", finished.name, "third")
+    assert (refused.returncode, "first" in refused.stderr) == (2, True)
+    assert goldpath("runs", "clean", finished.name).returncode == 0
+    assert runs.all_runs() == []
+
+
+def test_summary_says_what_to_do_next(finished, capsys):
+    from goldpath.cli.summary import print_summary
+
+    print_summary(finished)
+    out = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "-31.0%",
+        "bot version 3, champion",
+        "http://127.0.0.1:8123/v1",
+        "goldpath endpoints stop bot",
+    ):
+        assert part in out
+    line = next(part for part in out.split(" Ask it: ")[1:])
+    assert line.startswith(
+        'curl http://127.0.0.1:8123/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "bot"'
+    )
+
+
+def test_pipelines_show_and_compile(tmp_path):
+    fields = json.loads(goldpath("pipelines", "show", "finetune", "--json").stdout)
+    assert [field["name"] for field in fields][:2] == ["dataset", "model"]
+    done = goldpath("pipelines", "compile", "finetune", cwd=tmp_path)
+    assert (tmp_path / "finetune.yaml").exists()
+    assert "sha256:" in done.stdout
