@@ -42,11 +42,18 @@ def digest_manifest(files: Mapping[str, str]) -> str:
 
 @lru_cache
 def code_digest(*packages: str) -> str:
-    """SHA-256 over the sources of subpackages (`"training"`, `"core"`): work made by other code is not reused."""
+    """SHA-256 over the sources of subpackages or modules (`"training"`, `"core.files"`).
+
+    Work that was made by other code is not reused.
+    """
     found: dict[str, str] = {}
     for package in packages:
         spec = importlib.util.find_spec(f"goldpath.{package}")
-        for place in (spec.submodule_search_locations or []) if spec else []:
+        if spec is None:
+            raise ModuleNotFoundError(f"goldpath.{package}")
+        if spec.submodule_search_locations is None and spec.origin:
+            found[f"{package}.py"] = digest_file(spec.origin)
+        for place in spec.submodule_search_locations or []:
             for path in sorted(Path(place).rglob("*.py")):
                 found[f"{package}/{path.relative_to(place).as_posix()}"] = digest_file(path)
     return digest_json(found)
@@ -54,5 +61,14 @@ def code_digest(*packages: str) -> str:
 
 def code_version() -> str:
     """Package version and a digest of the installed sources: `0.1.0+3f2a9c01d4e7`."""
-    packages = ("components", "core", "feature_repo", "pipelines", "registry", "reporting", "serving", "training")
+    packages = (
+        "components",
+        "core",
+        "feature_repo",
+        "pipelines",
+        "registry",
+        "reporting",
+        "serving",
+        "training",
+    )
     return f"{importlib.metadata.version('goldpath')}+{code_digest(*packages)[:12]}"

@@ -30,11 +30,12 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         fresh = scratch / target.name
         yield fresh
-        if target.is_dir():
+        if target.is_dir() and fresh.exists():
             target.replace(scratch / "old")
         fresh.replace(target)
     except OSError as error:
-        raise from_os_error(error, target) from error
+        elsewhere = error.filename if scratch and str(scratch) not in str(error.filename) else None
+        raise from_os_error(error, elsewhere or target) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

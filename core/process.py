@@ -5,35 +5,45 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from goldpath.core.errors import Interrupted, StepError
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
+_POLL_S = 0.25
+_LIBC = ctypes.CDLL(
+    None, use_errno=True
+)  # loaded here: between fork and exec it could wait for a lock for ever
 
 
-def die_with_parent() -> None:
-    """Ask for SIGTERM when the parent ends, however it ends (prctl on Linux, a watching thread elsewhere)."""
-    parent = os.getppid()
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before the call
-            os.kill(os.getpid(), signal.SIGTERM)
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask for SIGTERM when the parent ends, however it ends (prctl on Linux, a watching thread elsewhere).
+
+    Args:
+        parent: its pid, where the caller knows it from before the fork; else whoever is the parent now.
+    """
+    parent = parent or os.getppid()
+    prctl = getattr(_LIBC, "prctl", None)
+    if prctl is None:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
         return
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def die_with_process(pid: int, started: float) -> None:
@@ -49,7 +59,13 @@ def die_with_process(pid: int, started: float) -> None:
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into `Interrupted`, so that `finally` blocks and context managers clean up."""
+    """Turn SIGTERM into `Interrupted`, so that `finally` blocks and context managers clean up.
+
+    Outside the main thread, where Python handles no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(number: int, frame: object) -> None:
         raise Interrupted("stopped by SIGTERM", "Continue with `goldpath run --resume`.")
@@ -104,7 +120,7 @@ def run_child(
         what: its name in errors (`"training"`).
         env: variables added to ours.
         cwd: its working folder.
-        on_line: called with each line of output (stdout and stderr together).
+        on_line: called with each line of output (stdout and stderr together), as it comes.
         stop: asked about four times a second; when it says True the tree is ended.
 
     Returns:
@@ -120,10 +136,7 @@ def run_child(
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            bufsize=1,
-            preexec_fn=die_with_parent,  # noqa: PLW1509  (single-threaded use before exec; sets one prctl)
+            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  (one system call before exec)
         )
     except OSError as error:
         raise StepError(
@@ -133,10 +146,9 @@ def run_child(
     if stop is not None:
         threading.Thread(target=_watch, args=(child, stop, stopped), daemon=True).start()
     try:
-        assert child.stdout is not None  # noqa: S101
-        for line in child.stdout:
+        for line in _lines(child):
             if on_line is not None:
-                on_line(line.rstrip("\n"))
+                on_line(line)
         code = child.wait()
         return -signal.SIGTERM if stopped.is_set() else code
     finally:
@@ -146,13 +158,33 @@ def run_child(
             child.stdout.close()
 
 
-def _watch(child: subprocess.Popen[str], stop: Callable[[], bool], stopped: threading.Event) -> None:
+def _lines(child: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Lines of output until the child has ended, even if a process that it left behind still holds the pipe."""
+    assert child.stdout is not None  # noqa: S101
+    pipe, rest = child.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            ended = child.poll() is not None  # asked first: what it wrote before its end is read after it
+            if selector.select(0 if ended else _POLL_S):
+                piece = os.read(pipe, 65536)
+                if not piece:
+                    break
+                *whole, rest = (rest + piece).split(b"\n")
+                yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+            elif ended:
+                break
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _watch(child: subprocess.Popen[bytes], stop: Callable[[], bool], stopped: threading.Event) -> None:
     while child.poll() is None:
         if stop():
             stopped.set()
             kill_tree(child.pid)
             return
-        time.sleep(0.25)
+        time.sleep(_POLL_S)
 
 
 def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:

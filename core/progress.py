@@ -39,7 +39,8 @@ class Bar:
 
     def advance(self, amount: float = 1, **info: float | str) -> None:
         """Add to what is done."""
-        self.update(self.done + amount, **info)
+        self.info.update(info)
+        self.update(self.done + amount)
 
     def update(self, done: float, total: float | None = None, **info: float | str) -> None:
         """Set what is done."""
@@ -78,8 +79,8 @@ def emit(kind: str, **fields: Any) -> None:
     }
     line = json.dumps(event, default=str) + "\n"
     # One write of one line to a file opened for appending does not mix with other processes' lines.
-    with Path(target).open("a", encoding="utf-8") as file:
-        file.write(line)
+    with Path(target).open("ab", buffering=0) as file:
+        file.write(line.encode())
 
 
 class EventSink:

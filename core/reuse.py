@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from goldpath.core.digest import digest_json, manifest
-from goldpath.core.errors import GoldpathError
+from goldpath.core.errors import GoldpathError, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.progress import emit
 from goldpath.core.settings import state
@@ -73,8 +73,10 @@ def reuse(
         if found is not None:
             emit("reused", what=kind, key=key)
             return Reused(found, slot, key, reused=True)
-        (slot / _RESULT).unlink(missing_ok=True)
-        if slot.exists() and not keep_partial:
+        damaged = (
+            slot / _RESULT
+        ).exists()  # once finished: its files are no checkpoints to trust and go on from
+        if slot.exists() and (damaged or not keep_partial):
             shutil.rmtree(slot)
         slot.mkdir(parents=True, exist_ok=True)
         result = build(slot)
@@ -94,6 +96,8 @@ def _locked(path: Path, kind: str) -> Iterator[None]:
     except Timeout:
         emit("waiting", what=kind)  # another run is building it
         lock.acquire()
+    except OSError as error:
+        raise from_os_error(error, path) from error
     try:
         yield
     finally:

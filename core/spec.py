@@ -33,6 +33,11 @@ class Spec(BaseModel):
         Raises:
             SpecError: one line that names every field that is wrong.
         """
+        if overrides is not None and not isinstance(overrides, Mapping):
+            raise SpecError(
+                f"overrides for {cls.__name__} are {json.dumps(overrides, default=str)[:60]}",
+                'Give an object: {"field": value}.',
+            )
         merged = {key: _whole(value) for key, value in {**values, **(overrides or {})}.items()}
         try:
             return cls.model_validate(merged)
