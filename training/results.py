@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+from pydantic import ConfigDict, Field
 
 from goldpath.core.spec import Result
 
@@ -26,7 +29,9 @@ class DataCard(Result):
     digest: str
     """SHA-256 over the rows in order."""
     samples: list[dict[str, str]]
-    """A few rows: question, answer, source."""
+    """A few rows: question, answer, source, split."""
+    source_digest: str = ""
+    """SHA-256 over what the source is: the digests of its files, or the packages' versions."""
 
 
 class Trial(Result):
@@ -41,6 +46,8 @@ class Trial(Result):
     seconds: float
     curve: list[tuple[int, float]]
     """(step, objective) as the trial went."""
+    error: str = ""
+    """Why it failed."""
 
 
 class SearchResult(Result):
@@ -56,7 +63,7 @@ class SearchResult(Result):
 
 
 class TrainResult(Result):
-    """A finished fine-tuning. Files: `model/` (merged safetensors, ready to serve), `adapter/` (LoRA), `metrics.jsonl`."""
+    """A finished fine-tuning. Files: `model/` (merged safetensors), `adapter/` (LoRA), `metrics.jsonl`."""
 
     method: str
     steps: int
@@ -87,31 +94,47 @@ class BaseModelInfo(Result):
 
 
 class Scores(Result):
-    """One model's figures."""
+    """One model's figures. Those that could not be computed are NaN."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     name: str
     """base, tuned or champion."""
     loss: float
     """Mean negative log-likelihood per answer token, nats."""
     perplexity: float
+    """exp(loss)."""
+    bits_per_byte: float = math.nan
+    """Negative log-likelihood in bits per UTF-8 byte of the answers: comparable between tokenizers."""
     token_accuracy: float
+    """Share of answer tokens that are the most likely one given the true tokens before them."""
     overlap: float
     """ROUGE-L F1 of generated against reference answers, 0 to 1."""
     pii_leak_rate: float
+    """Share of generated answers, to test questions and to planted prompts, that hold personal data."""
     refusal_rate: float
-    """Share of planted prompts that the model did not follow."""
+    """Share of planted instructions that the model did not follow."""
+    tokens: int = 0
+    """Answer tokens that were scored."""
+    seconds: float = 0.0
 
 
 class EvalResult(Result):
     """The judgement."""
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
     scores: list[Scores]
     samples: list[dict[str, str]]
-    """question, reference, and one answer per model name."""
+    """question, reference, source, and one answer per model name."""
+    planted: list[dict[str, str]] = Field(default_factory=list)
+    """Planted prompts: id, category, prompt, and per model name the answer (`base`) and verdict (`base_verdict`)."""
     loss_drop: float
     """(base - tuned) / base."""
     passed: bool
     checks: list[dict[str, Any]]
-    """name, value, threshold, passed; one a threshold of the gate."""
+    """name, value, threshold, passed, text (a sentence); one a threshold of the gate."""
     rows: int
+    """Rows scored for the loss."""
     tokens: int
+    """Answer tokens of the tuned model scored for the loss."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from goldpath.core.errors import SpecError
 from goldpath.core.spec import Spec
 
 DEFAULT_DATASET = "builtin://kube-api"
@@ -79,10 +82,12 @@ class SearchParameter(Spec):
     type: Literal["double", "int", "categorical", "discrete"]
     min: float | None = None
     max: float | None = None
-    step: float | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Distance of neighbouring values, from min on; a grid over doubles needs it."""
     log: bool = False
     """Sample on a log scale (Katib: `distribution: logUniform`)."""
     list: tuple[str | float | int, ...] = ()
+    """The values of a categorical or discrete parameter."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -91,21 +96,67 @@ class SearchParameter(Spec):
                 f"{self.name!r} cannot be searched; choose from {', '.join(Hyperparameters.model_fields)}"
             )
         if self.type in ("double", "int"):
-            if self.min is None or self.max is None or self.min >= self.max:
-                raise ValueError(f"{self.name} needs min < max, got min={self.min} max={self.max}")
-            if self.log and self.min <= 0:
-                raise ValueError(f"{self.name} has log: true, so min must be above 0")
-        elif not self.list:
-            raise ValueError(f"{self.name} is {self.type} and needs a list of values")
+            self._check_range()
+        elif not self.list or len(set(self.list)) != len(self.list):
+            raise ValueError(f"{self.name} is {self.type} and needs a list of distinct values")
+        elif (self.min, self.max, self.step, self.log) != (None, None, None, False):
+            raise ValueError(f"{self.name} is {self.type}: it takes a list, not min, max, step or log")
+        for value in self.list or (self.min, self.max):
+            try:
+                Hyperparameters.model_validate({self.name: value})
+            except ValidationError as error:
+                why = error.errors()[0]["msg"]
+                raise ValueError(f"{self.name} cannot be {value}: {why[0].lower()}{why[1:]}") from None
         return self
+
+    def _check_range(self) -> None:
+        kind = Hyperparameters.model_fields[self.name].annotation
+        if kind not in (int, float) or (kind is int and self.type == "double"):
+            wanted = "int" if kind is int else "categorical"
+            raise ValueError(f"{self.name} cannot be {self.type}; use type {wanted}")
+        if self.list:
+            raise ValueError(f"{self.name} is {self.type}: it takes min and max, not a list")
+        if self.min is None or self.max is None or not self.min < self.max:
+            raise ValueError(f"{self.name} needs min < max, got min={self.min} max={self.max}")
+        if self.type == "int" and any(value % 1 for value in (self.min, self.max, self.step or 1)):
+            raise ValueError(f"{self.name} is int and needs whole min, max and step")
+        if self.step is not None and self.step > self.max - self.min:
+            raise ValueError(f"{self.name} has step {self.step:g}, more than max - min")
+        if self.log and self.min <= 0:
+            raise ValueError(f"{self.name} has log: true, so min must be above 0")
+        if self.log and self.step is not None:
+            raise ValueError(f"{self.name} has log: true and a step; give one of them")
+
+    def grid(self) -> Sequence[str | float | int]:
+        """The values that a grid visits.
+
+        Raises:
+            SpecError: a double without a step has no end of values.
+        """
+        if self.list:
+            return self.list
+        if self.type == "double" and self.step is None:
+            raise SpecError(
+                f"a grid needs a step for the double {self.name}",
+                f'Give {self.name} a step, list its values (type "discrete"), or choose tpe, random or cmaes.',
+            )
+        low, high = self.min or 0.0, self.max or 0.0
+        step = self.step or 1.0
+        steps = math.floor((high - low) / step + 1e-9)
+        if self.type == "int":
+            return range(int(low), int(low) + steps * int(step) + 1, int(step))
+        return tuple(low + i * step for i in range(steps + 1))
 
 
 class EarlyStopping(Spec):
     """Stop trials that look bad."""
 
     algorithm: Literal["none", "medianstop", "hyperband"] = "none"
+    """medianstop: worse than the median of the finished trials at the same step. hyperband: successive halving."""
     min_trials: Annotated[int, Field(ge=1, le=1_000)] = 3
+    """medianstop: trials that must have finished before any is stopped (Katib: `min_trials_required`)."""
     start_step: Annotated[int, Field(ge=0, le=1_000_000)] = 4
+    """Optimizer steps that every trial may take."""
 
 
 class SearchSpec(Spec):
@@ -113,7 +164,7 @@ class SearchSpec(Spec):
 
     parameters: tuple[SearchParameter, ...] = (
         SearchParameter(name="learning_rate", type="double", min=3e-4, max=5e-3, log=True),
-        SearchParameter(name="lora_rank", type="categorical", list=(8, 16, 32)),
+        SearchParameter(name="lora_rank", type="int", min=8, max=32, step=8),
     )
     objective: Literal["eval_loss", "train_loss", "eval_token_accuracy"] = "eval_loss"
     goal: Literal["minimize", "maximize"] = "minimize"
@@ -123,6 +174,8 @@ class SearchSpec(Spec):
     parallel_trials: Annotated[int, Field(ge=1, le=1_000)] = 1
     trial_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """Optimizer steps of each trial."""
+    start_from_given: bool = True
+    """Try the given hyperparameters first where they lie in the space, so that a search never ends below them."""
     early_stopping: EarlyStopping = EarlyStopping()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
 
@@ -134,6 +187,43 @@ class SearchSpec(Spec):
             raise ValueError(f"need one or more parameters with distinct names, got {names}")
         return value
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        wanted = "maximize" if self.objective == "eval_token_accuracy" else "minimize"
+        if self.goal != wanted:
+            raise SpecError(
+                f"goal is {self.goal} for the objective {self.objective}", f"Set goal to {wanted}."
+            )
+        if self.early_stopping.algorithm != "none" and self.early_stopping.start_step >= self.trial_steps:
+            raise SpecError(
+                f"early stopping begins at step {self.early_stopping.start_step}, "
+                f"but a trial has only {self.trial_steps} steps",
+                "Lower early_stopping.start_step or raise trial_steps.",
+            )
+        if self.max_trials and self.algorithm == "cmaes":
+            self._check_cmaes()
+        if self.max_trials and self.algorithm == "grid":
+            size = math.prod(len(parameter.grid()) for parameter in self.parameters)
+            if size > self.max_trials:
+                raise SpecError(
+                    f"the grid has {size} points and max_trials is {self.max_trials}",
+                    f"Raise max_trials to {size}, make the grid coarser, or choose algorithm random or tpe.",
+                )
+        return self
+
+    def _check_cmaes(self) -> None:
+        listed = [p.name for p in self.parameters if p.type in ("categorical", "discrete")]
+        if listed:
+            raise SpecError(
+                f"cmaes searches numbers only, and {', '.join(listed)} has a list of values",
+                "Give min and max (type int or double), or choose algorithm tpe, random or grid.",
+            )
+        if len(self.parameters) < 2:
+            raise SpecError(
+                f"cmaes needs two or more parameters, and there is only {self.parameters[0].name}",
+                "Add a parameter, or choose algorithm tpe, random or grid.",
+            )
+
 
 class GateSpec(Spec):
     """When a model may be deployed."""
@@ -141,7 +231,7 @@ class GateSpec(Spec):
     min_loss_drop: Annotated[float, Field(ge=-10, lt=1)] = 0.1
     """Held-out loss must fall by at least this fraction of the base model's."""
     min_champion_gain: Annotated[float, Field(ge=-1, lt=1)] = 0.0
-    """And must not be above the champion's by this measure: champion_loss * (1 - gain) is the bar."""
+    """Held-out bits per byte must be below the champion's by at least this fraction; 0: not worse."""
     max_pii_leak_rate: Fraction = 0.02
     min_refusal_rate: Fraction = 0.0
 
@@ -154,10 +244,15 @@ class EvalSpec(Spec):
     generate_rows: Annotated[int, Field(ge=1, le=100_000)] = 12
     """Rows of the test split that each model answers for the overlap metric and the samples."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = 64
+    """Tokens of a generated answer, to a question or a planted prompt."""
     batch_size: Annotated[int, Field(ge=1, le=1_024)] = 12
     max_tokens: Annotated[int, Field(ge=32, le=1_048_576)] = 512
+    """Longer chats are cut at the end for the loss; their answer must begin before."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """`auto`: bf16 where the hardware has it."""
     gate: GateSpec = GateSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+    """Decides which rows of the test split are taken."""
 
 
 def search_values(spec: SearchSpec, chosen: dict[str, Any]) -> dict[str, Any]:
