@@ -1,4 +1,4 @@
-"""Making room: kept work that nothing refers to."""
+"""Making room: work that was kept for reuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from goldpath.pipelines import runs
 
 
 def clean_store() -> int:
-    """Remove finished work kept for reuse, except the folders that registered models live in. Returns bytes freed.
+    """Remove finished work kept for reuse; registered models have links of their own. Returns bytes freed.
 
     Raises:
         InputError: a run is going on, and would lose what it reads.
@@ -18,12 +18,9 @@ def clean_store() -> int:
     for run in runs.all_runs():
         if run.alive():
             raise InputError(f"run {run.name!r} is running", "Wait for it, or cancel it, then clean.")
-    from goldpath.registry import models
-
-    kept = {str(folder) for folder in models.folders()}
     freed = 0
     for slot in (settings.home() / "store").glob("*/*"):
-        if not slot.is_dir() or any(folder.startswith(str(slot)) for folder in kept):
+        if not slot.is_dir():
             continue
         freed += sum(file.stat().st_size for file in slot.rglob("*") if file.is_file())
         shutil.rmtree(slot)
