@@ -112,7 +112,7 @@ def explain(failure: BaseException, what: str, error: type[InputError] = InputEr
         return error(f"there is nothing at {what}", "Check the spelling, and that it was not deleted.")
     if _is(failure, PermissionError, _DENIED):
         return error(f"no permission to read {what}", _CREDENTIALS)
-    if _is(failure, (ConnectionError, TimeoutError), _NETWORK):
+    if is_network(failure):
         return MachineError(f"cannot reach {what} ({_short(failure)})", _OFFLINE)
     remedy = "Check the address and try again."
     if isinstance(failure, ImportError):
@@ -120,6 +120,11 @@ def explain(failure: BaseException, what: str, error: type[InputError] = InputEr
     elif isinstance(failure, ValueError) and "rotocol" in str(failure):
         remedy = "Use a path, file://, s3://, gs:// or hf://."
     return error(f"{what} cannot be read ({_short(failure)})", remedy)
+
+
+def is_network(failure: BaseException) -> bool:
+    """Whether the network failed, rather than the source or this machine."""
+    return _is(failure, (ConnectionError, TimeoutError), _NETWORK)
 
 
 def _is(failure: BaseException, kinds: Any, names: set[str]) -> bool:

@@ -38,6 +38,8 @@ class Endpoint(Result):
     """Start to first health answer; 0 where a running endpoint was adopted."""
     adopted: bool
     log: str
+    status: str = "ready"
+    """ready, restarting (after a crash), failed (crashed too often) or dead (its supervisor was killed)."""
 
 
 class Timing(Result):

@@ -24,14 +24,17 @@ class ServeSpec(Spec):
     """A DNS label, so that it can name an InferenceService too."""
     model_uri: str
     """Folder of a warmed model."""
-    model_name: str = "goldpath"
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,94}[A-Za-z0-9])?$")] = "goldpath"
     """The name that clients send as `model`."""
     engine: Literal["transformers"] = "transformers"
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """0: the endpoint's last port if free, else any free one."""
     cache_blocks: Annotated[int, Field(ge=16, le=1_000_000)] = 512
     """KV-cache blocks of the engine's pool."""
-    block_tokens: Annotated[int, Field(ge=1, le=4_096)] = 32
+    block_tokens: Annotated[int, Field(ge=4, le=4_096)] = 32
+    """Tokens in a block: a repeated context is reused in whole blocks."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|mps)(:\d{1,2})?$")] = "auto"
+    """`auto`: a GPU if there is one, else the CPU."""
     ready_seconds: Annotated[int, Field(ge=5, le=3_600)] = 120
     """Give up if it is not ready by then."""
 
@@ -40,8 +43,15 @@ class ProbeSpec(Spec):
     """What is measured on a live endpoint."""
 
     context_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 2_000
+    """Length of the long context, in tokens of the model."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 3
-    max_new_tokens: Annotated[int, Field(ge=2, le=4_096)] = 24
+    """Contexts of each kind; the median is quoted."""
+    max_new_tokens: Annotated[int, Field(ge=2, le=4_096)] = 48
+    """Length of answers, and what the decoding speed is taken over."""
     retrieved_chunks: Annotated[int, Field(ge=0, le=50)] = 4
-    questions: tuple[str, ...] = ("What does the field `spec.replicas` of a Deployment mean?",)
+    """Documents put before a question; 0: no prompts with retrieved context."""
+    questions: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "What does the field `spec.replicas` of a Deployment mean?",
+    )
     timeout_seconds: Annotated[int, Field(ge=5, le=3_600)] = 120
+    """Of one request."""

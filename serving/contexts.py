@@ -1,0 +1,80 @@
+"""Texts of a known length in tokens, never seen before: what a cold prompt is made of."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from goldpath.core.errors import SpecError
+
+_SUBJECTS = (
+    "The pod",
+    "A service",
+    "The node",
+    "Each volume",
+    "The job",
+    "A policy",
+    "The cluster",
+    "The label",
+)
+_VERBS = ("keeps", "reports", "selects", "limits", "schedules", "mounts", "replaces", "watches")
+_OBJECTS = (
+    "its status",
+    "every replica",
+    "the container image",
+    "a network route",
+    "the storage class",
+    "its owner",
+)
+
+
+def token_counter(model: Path) -> Callable[[str], int]:
+    """Counts tokens (without special ones) as the model in the folder does."""
+    if (model / "tokenizer.json").exists():
+        from tokenizers import Tokenizer
+
+        fast = Tokenizer.from_file(str(model / "tokenizer.json"))
+        return lambda text: len(fast.encode(text, add_special_tokens=False).ids)
+    from transformers import AutoTokenizer
+
+    slow = AutoTokenizer.from_pretrained(str(model))
+    return lambda text: len(slow.encode(text, add_special_tokens=False))
+
+
+def unseen_context(tokens: int, count: Callable[[str], int]) -> str:
+    """A text of about `tokens` tokens (at most, and at least 95 %) that differs from any other from its first word.
+
+    It is new in every process too: an endpoint outlives the run that deployed it, and remembers.
+    """
+    chance = random.Random(secrets.token_bytes(16))  # noqa: S311  (no secret is made of it)
+    sentences = [f"{secrets.token_hex(8)} is the number of this report."]
+    sizes = count(sentences[0])
+    while True:
+        sentence = (
+            f"Note {chance.randrange(10_000)}: {chance.choice(_SUBJECTS).lower()} "
+            f"{chance.choice(_VERBS)} {chance.choice(_OBJECTS)}."
+        )
+        size = count(" " + sentence)
+        if sizes + size > tokens:
+            return " ".join(sentences)
+        sentences.append(sentence)
+        sizes += size
+
+
+def check_fits(model: Path, context: int, room: int) -> None:
+    """Refuse a context that, with `room` tokens for question and answer, is longer than the model's positions.
+
+    Raises:
+        SpecError: it is.
+    """
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    limit = config.get("max_position_embeddings") or config.get("n_positions")
+    if isinstance(limit, int) and context + room > limit:
+        raise SpecError(
+            f"context_tokens is {context}: with {room} for question and answer that is more than the {limit} "
+            "tokens that the model takes",
+            f"Set the probe's context_tokens to at most {max(0, limit - room)}.",
+        )
