@@ -37,6 +37,14 @@ class DatasetSpec(Spec):
     test_fraction: Annotated[float, Field(gt=0, le=0.4)] = 0.1
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
 
+    @field_validator("source")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        value = value.strip()
+        if not value or (value.startswith("builtin://") and value != DEFAULT_DATASET):
+            raise ValueError(f"give {DEFAULT_DATASET}, a path or a URI")
+        return value
+
 
 class Hyperparameters(Spec):
     """What a search may vary."""
