@@ -1,0 +1,116 @@
+"""The training frame: documents as they were known at one moment, joined by Feast, written by split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from goldpath.core.digest import digest_json
+from goldpath.core.errors import DataError
+from goldpath.core.progress import Bar, progress
+from goldpath.feature_repo import offline
+from goldpath.feature_repo.repository import SERVICE, bounded_joins
+
+COLUMNS = ("id", "question", "answer", "messages", "source")
+
+
+def schema() -> Any:
+    """Arrow schema of the frame's files."""
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    kinds = {name: pa.string() for name in COLUMNS} | {"messages": pa.list_(message)}
+    return pa.schema(list(kinds.items()))
+
+
+def take(
+    store: Any, folder: Path, moment: datetime, chunk_rows: int, out: Path
+) -> tuple[dict[str, int], str]:
+    """Write `out/{train,validation,test}.parquet` as of `moment`.
+
+    Each document comes in its newest version whose event_timestamp is not after `moment`; a document without one is
+    left out. The rows of each file are in the order of the SHA-256 of their ids.
+
+    Args:
+        store: a `feast.FeatureStore` whose registry knows the service.
+        folder: holds the offline file.
+        moment: UTC.
+        chunk_rows: documents joined at a time; memory grows with this, not with the data.
+        out: where the files go.
+
+    Returns:
+        Rows by split, and the SHA-256 over the rows of each split in order.
+
+    Raises:
+        DataError: no training document was known at that moment.
+    """
+    import pyarrow.parquet as pq
+
+    rows = dict.fromkeys(offline.SPLITS, 0)
+    digests = {split: hashlib.sha256() for split in rows}
+    with ExitStack() as stack:
+        stack.enter_context(bounded_joins(folder))
+        writers = {
+            split: stack.enter_context(
+                pq.ParquetWriter(out / f"{split}.parquet", schema(), compression="zstd")
+            )
+            for split in rows
+        }
+        bar = stack.enter_context(
+            progress("Taking the training frame", offline.count_ids(folder), "documents")
+        )
+        for ids in offline.ids(folder, chunk_rows):
+            for row_split, table in _parts(_joined(store, ids, moment)):
+                for row in table.to_pylist():
+                    digests[row_split].update(json.dumps(row, sort_keys=True).encode())
+                writers[row_split].write_table(table)
+                rows[row_split] += table.num_rows
+            _advance(bar, len(ids), rows)
+    if not rows["train"]:
+        raise DataError(
+            f"no training document was known as of {moment.isoformat()} (rows by split: {rows})",
+            "Choose a later as_of, or leave it out for the newest version of each document.",
+        )
+    return rows, digest_json({split: digests[split].hexdigest() for split in rows})
+
+
+def _joined(store: Any, ids: list[str], moment: datetime) -> Any:
+    """Feast's point-in-time join for these ids, in their order, without the documents not yet known."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    when = pd.Series([moment] * len(ids), dtype="datetime64[us, UTC]")
+    entities = pd.DataFrame({"id": ids, "event_timestamp": when})
+    service = store.get_feature_service(SERVICE)
+    table = store.get_historical_features(entity_df=entities, features=service).to_arrow()
+    table = table.filter(pc.is_valid(table["split"]))
+    return table.take(pc.sort_indices(pc.index_in(table["id"], pa.array(ids))))
+
+
+def _parts(table: Any) -> list[tuple[str, Any]]:
+    """The chunk's rows by split, with the frame's columns."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds = schema()
+    parts = []
+    for split in offline.SPLITS:
+        some = table.filter(pc.equal(table["split"], split))
+        columns = {name: some[name].cast(pa.string()) for name in COLUMNS if name != "messages"}
+        chats = [
+            [{"role": message["role"], "content": message["content"]} for message in json.loads(text)]
+            for text in some["messages"].to_pylist()
+        ]
+        columns["messages"] = pa.array(chats, kinds.field("messages").type)
+        if some.num_rows:
+            parts.append((split, pa.table([columns[name] for name in COLUMNS], schema=kinds)))
+    return parts
+
+
+def _advance(bar: Bar, amount: int, rows: dict[str, int]) -> None:
+    bar.advance(amount, train=str(rows["train"]), test=str(rows["test"]))
