@@ -143,17 +143,22 @@ def run_child(
             f"{what} could not be started: {error}", "Check the installation: `make setup`."
         ) from error
     stopped = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(child, stop or (lambda: False), stopped), daemon=True)
     if stop is not None:
-        threading.Thread(target=_watch, args=(child, stop, stopped), daemon=True).start()
+        watcher.start()
     try:
         for line in _lines(child):
             if on_line is not None:
                 on_line(line)
         code = child.wait()
-        return -signal.SIGTERM if stopped.is_set() else code
+        if not stopped.is_set():
+            return code
+        watcher.join()  # until its descendants have ended too
+        return -signal.SIGTERM
     finally:
         if child.poll() is None:
             kill_tree(child.pid)
+            child.wait()
         if child.stdout is not None:
             child.stdout.close()
 
