@@ -71,13 +71,20 @@ class TrainResult(Result):
     trainable_parameters: int
     parameters: int
     train_loss: float
+    """Mean over the last tenth of the steps."""
     eval_loss: float | None
+    """Held-out loss at the last step, nats per answer token."""
     curve: list[dict[str, float]]
     """Rows of `metrics.jsonl`: step, loss, learning_rate, tokens_per_second, eval_loss, ..."""
+    stopped: bool = False
+    """Whether `on_metrics` ended it early (a pruned trial)."""
+    precision: str = ""
+    """bf16 or fp32: what it was computed in."""
     resumed_from: int
     """Step of the checkpoint that training went on from; 0: from the start."""
     seconds: float
     peak_memory_bytes: int
+    """Largest resident memory of the training process, plus GPU memory."""
     hyperparameters: dict[str, Any]
     model_digest: str
     """Digest of the files in `model/`."""
