@@ -1,0 +1,160 @@
+"""A run's step results, read with their types; what is missing or unreadable stays a fact to tell, not an error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from goldpath.core.spec import Result
+from goldpath.feature_repo.results import FeatureResult
+from goldpath.registry.results import RegisteredVersion
+from goldpath.reporting.numbers import known, words
+from goldpath.serving.results import CachedModel, Endpoint, ProbeResult
+from goldpath.training.results import BaseModelInfo, DataCard, EvalResult, SearchResult, TrainResult
+
+R = TypeVar("R", bound=Result)
+
+RESULTS: dict[str, type[Result]] = {
+    "prepare_data": DataCard,
+    "build_features": FeatureResult,
+    "import_model": BaseModelInfo,
+    "tune": SearchResult,
+    "fine_tune": TrainResult,
+    "evaluate": EvalResult,
+    "register_model": RegisteredVersion,
+    "warm_cache": CachedModel,
+    "deploy": Endpoint,
+    "probe": ProbeResult,
+}
+"""The steps in the order in which they are told, and what each hands back."""
+
+TITLES = {
+    "prepare_data": "Prepare data",
+    "build_features": "Build features",
+    "import_model": "Import base model",
+    "tune": "Search",
+    "fine_tune": "Fine-tune",
+    "evaluate": "Evaluate",
+    "register_model": "Register",
+    "warm_cache": "Warm cache",
+    "deploy": "Deploy",
+    "probe": "Probe",
+}
+SERVING = ("warm_cache", "deploy", "probe")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One finished step."""
+
+    name: str
+    started: datetime | None
+    seconds: float
+    reused: bool
+    result: Result | None
+    problem: str = ""
+    """Why `result` is None."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return TITLES.get(self.name, words(self.name))
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run: who it is and what its steps handed back."""
+
+    name: str
+    pipeline: str
+    pipeline_digest: str
+    started: datetime | None
+    parameters: dict[str, Any]
+    command: str
+    error: dict[str, str] | None
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+
+    def get(self, step: str, kind: type[R]) -> R | None:
+        """A step's result, None if it has none."""
+        record = self.steps.get(step)
+        return record.result if record and isinstance(record.result, kind) else None
+
+    @property
+    def stopped_at(self) -> str:
+        """The step at which a failed run ended; empty for a run without an error."""
+        if not self.error:
+            return ""
+        if self.error.get("step"):
+            return self.error["step"]
+        return next((name for name in RESULTS if name not in self.steps), "")
+
+
+def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
+    """Read the results that there are; see `report.build_report` for the arguments."""
+    error = run.get("error") or _ended_early(run)
+    order = [name for name in RESULTS if name in steps] + [name for name in steps if name not in RESULTS]
+    return RunRecord(
+        name=str(run.get("name") or "run"),
+        pipeline=str(run.get("pipeline") or ""),
+        pipeline_digest=str(run.get("pipeline_digest") or ""),
+        started=_moment(run.get("started")),
+        parameters=dict(run.get("parameters") or {}),
+        command=str(run.get("command") or ""),
+        error={str(key): str(value) for key, value in error.items()} if error else None,
+        steps={name: _load(name, Path(steps[name])) for name in order},
+    )
+
+
+def _ended_early(run: Mapping[str, Any]) -> dict[str, str] | None:
+    status = run.get("status")
+    if status not in ("failed", "cancelled", "interrupted"):
+        return None
+    return {
+        "message": f"The run {'failed' if status == 'failed' else 'was ' + status}",
+        "remedy": f"Continue with `goldpath run --resume {run.get('name', '')}`.",
+    }
+
+
+def _load(name: str, path: Path) -> StepRecord:
+    try:
+        envelope = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return StepRecord(name, None, 0.0, reused=False, result=None, problem=f"its file: {error}")
+    if not isinstance(envelope, dict):
+        return StepRecord(name, None, 0.0, reused=False, result=None, problem="its file holds no object")
+    seconds = envelope.get("seconds")
+    result, problem = _typed(name, envelope.get("result"))
+    return StepRecord(
+        name,
+        _moment(envelope.get("started")),
+        float(seconds or 0.0) if known(seconds) else 0.0,
+        reused=bool(envelope.get("reused")),
+        result=result,
+        problem=problem,
+    )
+
+
+def _typed(name: str, value: Any) -> tuple[Result | None, str]:
+    """The result as its present class; fields that other versions added are left out."""
+    kind = RESULTS.get(name)
+    if kind is None:
+        return None, ""
+    try:
+        return kind.model_validate(value, extra="ignore"), ""
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, problem["loc"])) or kind.__name__ for problem in error.errors()})
+        return None, f"written by another version of goldpath ({', '.join(fields[:4])})"
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,231 @@
+"""What happened, in words: the verdict, the headline figures, a sentence for each section."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from goldpath.registry.results import RegisteredVersion
+from goldpath.reporting.comparison import check_rows
+from goldpath.reporting.loading import SERVING, TITLES, RunRecord
+from goldpath.reporting.numbers import count, decimal, duration, known, latency, percent, times
+from goldpath.reporting.timeline import Timeline
+from goldpath.serving.results import Endpoint, ProbeResult
+from goldpath.training.results import DataCard, EvalResult, Scores, SearchResult, TrainResult
+
+Outcome = Literal["promoted", "kept", "rejected", "stopped", "open"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the run ended."""
+
+    outcome: Outcome
+    label: str
+    headline: str
+    told: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A headline figure."""
+
+    number: str
+    label: str
+    note: str
+
+
+def verdict(run: RunRecord) -> Verdict:
+    """The run's outcome in words."""
+    registered = run.get("register_model", RegisteredVersion)
+    judged = run.get("evaluate", EvalResult)
+    if run.error:
+        return _stopped(run, registered)
+    if registered:
+        return _registered(run, registered, judged)
+    if judged:
+        passed = "passed the gate" if judged.passed else "did not pass the gate"
+        outcome: Outcome = "open" if judged.passed else "rejected"
+        label = "Passed" if judged.passed else "Rejected"
+        return Verdict(
+            outcome, label, f"The tuned model {passed}", _loss_told(judged) or "It is not registered."
+        )
+    done = f"{len(run.steps)} of {len(TITLES)} steps have a result."
+    return Verdict("open", "Unfinished", "No verdict yet", done)
+
+
+def _stopped(run: RunRecord, registered: RegisteredVersion | None) -> Verdict:
+    assert run.error is not None  # noqa: S101
+    at = TITLES.get(run.stopped_at, run.stopped_at.replace("_", " "))
+    headline = f"The run stopped at “{at}”" if at else "The run stopped"
+    if registered:
+        told = f"Version {registered.version} of {registered.name} was registered before that."
+    else:
+        told = "No model was registered, and nothing that was served before has changed."
+    return Verdict("stopped", "Stopped", headline, told)
+
+
+def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
+    version, champion = f"Version {registered.version}", registered.champion
+    told = [_loss_told(judged)] if judged else []
+    if not registered.accepted:
+        failed = [row for row in check_rows(judged) if not row.passed] if judged else []
+        if failed:
+            told = [row.told for row in failed]
+        told.append(f"Version {champion} stays champion." if champion else "There is no champion yet.")
+        return Verdict(
+            "rejected", "Rejected", f"{version} was rejected by the gate", " ".join(filter(None, told))
+        )
+    endpoint = run.get("deploy", Endpoint)
+    if endpoint:
+        told.append(f"It is served at {endpoint.url}.")
+    if champion != registered.version:
+        told.append(f"Version {champion} stays champion." if champion else "There is no champion.")
+        return Verdict("kept", "Passed", f"{version} passed the gate", " ".join(filter(None, told)))
+    before = registered.previous_champion
+    if before == champion or (registered.adopted and not before):
+        told.insert(0, "The same model stood in the registry already.")
+        return Verdict(
+            "promoted", "Champion", f"{version} remains the champion", " ".join(filter(None, told))
+        )
+    if before:
+        told.insert(0, f"It takes over from version {before}.")
+    return Verdict("promoted", "Promoted", f"{version} is the new champion", " ".join(filter(None, told)))
+
+
+def _loss_told(judged: EvalResult) -> str:
+    if not known(judged.loss_drop):
+        return "Its held-out loss could not be measured."
+    way = "fell" if judged.loss_drop >= 0 else "rose"
+    return f"Held-out loss {way} by {percent(abs(judged.loss_drop))} against the base model."
+
+
+def losses(judged: EvalResult) -> dict[str, Scores]:
+    """Scores by model name."""
+    return {score.name: score for score in judged.scores}
+
+
+def figures(run: RunRecord, line: Timeline) -> list[Figure]:
+    """The headline figures of what the run got to."""
+    found = []
+    judged, probe = run.get("evaluate", EvalResult), run.get("probe", ProbeResult)
+    if judged:
+        by_name = losses(judged)
+        ends = [decimal(by_name[name].loss) for name in ("base", "tuned") if name in by_name]
+        drop = percent(abs(judged.loss_drop)) if known(judged.loss_drop) else "–"
+        label = (
+            "lower held-out loss"
+            if not known(judged.loss_drop) or judged.loss_drop >= 0
+            else "higher held-out loss"
+        )
+        found.append(Figure(drop, label, " → ".join(ends) + " nats a token"))
+    if probe:
+        typical = {
+            timing.name: median(timing.ttft_seconds) for timing in probe.timings if timing.ttft_seconds
+        }
+        note = "cold against repeated context"
+        if "cold" in typical and "repeated" in typical:
+            note = f"{latency(typical['cold'])} cold → {latency(typical['repeated'])} repeated"
+        found.append(Figure(times(probe.repeat_speedup), "faster first token", note))
+        found.append(Figure(decimal(probe.tokens_per_second, 1), "tokens a second", "one stream, generating"))
+    card = run.get("prepare_data", DataCard)
+    if card and not probe:
+        found.append(Figure(count(card.rows_out), "chats prepared", f"of {count(card.rows_in)} read"))
+    training = run.get("fine_tune", TrainResult)
+    if training and not judged:
+        found.append(
+            Figure(decimal(training.train_loss), "training loss", f"after {count(training.steps)} steps")
+        )
+    if run.steps:
+        found.append(Figure(duration(line.elapsed), "in all", _reused(line, len(run.steps))))
+    return found
+
+
+def _reused(line: Timeline, steps: int) -> str:
+    if not line.reused:
+        return f"{steps} steps, none reused"
+    if len(line.reused) == steps:
+        return "every step reused"
+    return f"{len(line.reused)} of {steps} steps reused"
+
+
+def why_missing(run: RunRecord, step: str) -> str:
+    """Why a section has nothing to show."""
+    record = run.steps.get(step)
+    title = TITLES[step]
+    if record and record.problem:
+        return f"The result of “{title}” cannot be read: {record.problem}."
+    if run.error and step == run.stopped_at:
+        return "This is where the run stopped."
+    if run.error:
+        at = TITLES.get(run.stopped_at, run.stopped_at)
+        return f"Not reached: the run stopped at “{at}”." if at else "Not reached: the run stopped."
+    judged, registered = run.get("evaluate", EvalResult), run.get("register_model", RegisteredVersion)
+    if step in SERVING and ((judged and not judged.passed) or (registered and not registered.accepted)):
+        return "Not served: the gate rejected the model, so nothing was warmed, deployed or probed."
+    return f"“{title}” has no result in this run."
+
+
+def ledes(run: RunRecord, line: Timeline) -> dict[str, str]:
+    """A sentence or two beside each section's heading, for the sections that have something to show."""
+    told = {"steps": _steps_told(run, line)}
+    if card := run.get("prepare_data", DataCard):
+        dropped = card.rows_in - card.rows_out
+        told["data"] = (
+            f"{count(card.rows_out)} of {count(card.rows_in)} chats were kept; {count(dropped)} dropped."
+        )
+        if sum(card.groups.values()):
+            told["data"] += " No group is in two splits."
+    if search := run.get("tune", SearchResult):
+        told["search"] = _search_told(search)
+    if training := run.get("fine_tune", TrainResult):
+        share = training.trainable_parameters / training.parameters if training.parameters else 0
+        name = {"lora": "LoRA", "qlora": "QLoRA", "full": "Full fine-tuning"}.get(
+            training.method, training.method
+        )
+        told["training"] = (
+            f"{name} for {count(training.steps)} steps over {count(training.tokens)} tokens; "
+            f"{percent(share)} of the parameters were trained."
+        )
+    if judged := run.get("evaluate", EvalResult):
+        gate = "passed every check of the gate" if judged.passed else "did not pass the gate"
+        told["comparison"] = (
+            f"The tuned model {gate}. Scored on {count(judged.rows)} unseen chats, "
+            f"{count(judged.tokens)} answer tokens."
+        )
+    if run.get("deploy", Endpoint):
+        told["serving"] = "An OpenAI-compatible endpoint, and what a real client saw of it."
+    return told
+
+
+def _steps_told(run: RunRecord, line: Timeline) -> str:
+    if not run.steps:
+        return "No step has finished."
+    told = f"{len(run.steps)} steps in {duration(line.elapsed)}."
+    if line.reused:
+        told += f" Reused by content, not done again: {', '.join(line.reused)}."
+    if line.paused:
+        told += f" The run stood still for {duration(line.paused)} in between; the chart leaves that out."
+    return told
+
+
+def _search_told(search: SearchResult) -> str:
+    if not search.trials:
+        return "No search was asked for; the given hyperparameters were used."
+    algorithm = {"tpe": "TPE", "cmaes": "CMA-ES"}.get(search.algorithm, search.algorithm)
+    told = f"{count(len(search.trials))} trials by {algorithm}"
+    if search.best and known(search.best.objective):
+        return f"{told}; #{search.best.number} was best with {decimal(search.best.objective)}."
+    return f"{told}; none gave a figure."
+
+
+def curl_line(endpoint: Endpoint, question: str) -> str:
+    """A shell line that asks the endpoint."""
+    body = {"model": endpoint.model, "messages": [{"role": "user", "content": question}]}
+    return (
+        f"curl {shlex.quote(endpoint.url.rstrip('/') + '/chat/completions')} "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    )
