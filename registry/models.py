@@ -82,7 +82,7 @@ def register(
         if version is None:
             version = _create(client, name, content, lineage, metrics, parameters, accepted, description)
         else:
-            _adopt(client, name, version, content, accepted, champion=before == version.version)
+            _adopt(client, name, version, content, accepted, champion=before == str(version.version))
         if accepted:
             client.set_registered_model_alias(name, CHAMPION, version.version)
         return _describe(client, name, version.version, adopted=adopted, previous=before)
