@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from goldpath.reporting.numbers import clip, count, decimal, known, latency, value, words
+from goldpath.reporting.numbers import clip, count, decimal, known, latency, plural, spelled, value, words
 from goldpath.reporting.svg import COLOUR, FONT_PX, Chart, end_labels, picture, thin
 from goldpath.serving.results import ProbeResult
 from goldpath.training.results import SearchResult, TrainResult, Trial
@@ -21,7 +21,9 @@ FULL = (820, 300)
 _NAMED = 6
 """Up to so many trials are named in a chart."""
 _SHOWN = 400
-"""Up to so many trials are drawn."""
+"""Up to so many trials are drawn, and the best."""
+_CURVES = 60
+"""Up to so many learning curves, and the best."""
 
 
 def trials_chart(search: SearchResult) -> Chart | None:
@@ -55,12 +57,12 @@ def trials_chart(search: SearchResult) -> Chart | None:
             )
         _name_points(axes, measured, xs, best, axis)
         axes.set_xlabel(clip(words(axis), 40) if axis else "Trial")
-        _title(axes, f"{_objective(search)} by {clip(axis.replace('_', ' '), 30) or 'trial'}")
+        _title(axes, f"{_objective(search)} by {clip(spelled(axis), 30) or 'trial'}")
         axes.margins(x=0.14, y=0.2)
         _value_ticks(axes, xs, log=log)
 
     title = f"{_objective(search)} of each trial"
-    about = f"{len(measured)} trials against {words(axis).lower() if axis else 'their number'}; the best is filled."
+    about = f"{plural(len(measured), 'trial')} against {spelled(axis) if axis else 'their number'}; the best is filled."
     columns = ("Trial", words(axis) if axis else "Number", _objective(search))
     rows = [
         (f"#{trial.number}", value(x), decimal(trial.objective))
@@ -74,10 +76,11 @@ def trial_curves_chart(search: SearchResult) -> Chart | None:
     curves = [
         (trial, [(step, y) for step, y in trial.curve if known(y)]) for trial in search.trials if trial.curve
     ]
-    curves = [(trial, curve) for trial, curve in curves if len(curve) > 1][:60]
+    curves = [(trial, curve) for trial, curve in curves if len(curve) > 1]
     if not curves:
         return None
     best = search.best.number if search.best else -1
+    curves = [pair for place, pair in enumerate(curves) if place < _CURVES or pair[0].number == best]
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -285,9 +288,7 @@ def _name_points(axes: Axes, trials: list[Trial], xs: list[float], best: int, ax
         if len(trials) > _NAMED and trial.number != best:
             continue
         others = ", ".join(
-            f"{name.replace('_', ' ')} {value(given)}"
-            for name, given in trial.parameters.items()
-            if name != axis
+            f"{words(name)} {value(given)}" for name, given in trial.parameters.items() if name != axis
         )
         text = f"#{trial.number}" + (f"  {others}" if others and len(others) < 24 else "")
         low, high = axes.get_xlim()

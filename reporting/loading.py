@@ -98,7 +98,8 @@ class RunRecord:
 def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
     """Read the results that there are; see `report.build_report` for the arguments."""
     error = run.get("error") or _ended_early(run)
-    order = [name for name in RESULTS if name in steps] + [name for name in steps if name not in RESULTS]
+    told = [name for name in steps if name != "report"]  # the page does not tell of itself
+    order = [name for name in RESULTS if name in told] + [name for name in told if name not in RESULTS]
     return RunRecord(
         name=str(run.get("name") or "run"),
         pipeline=str(run.get("pipeline") or ""),

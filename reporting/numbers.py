@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -70,7 +71,9 @@ def latency(seconds: Any) -> str:
     """A time to first token: `4.91 s`, `0.13 s`, `8 ms`."""
     if not known(seconds):
         return NONE
-    return f"{seconds:.2f} s" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+    if seconds >= 0.0995:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.0f} ms" if seconds >= 0.00995 else f"{seconds * 1e3:.1f} ms"
 
 
 def size(value: Any) -> str:
@@ -106,10 +109,12 @@ def value(thing: Any) -> str:
     if isinstance(thing, bool) or thing is None:
         return {True: "yes", False: "no", None: NONE}[thing]
     if isinstance(thing, int):
-        return str(thing)
+        return str(thing).replace("-", _MINUS)
     if isinstance(thing, float):
         return _float(thing)
-    return clip(thing, 200)
+    if isinstance(thing, dict | list):
+        return clip(json.dumps(thing, ensure_ascii=False, default=str), 1_000)
+    return clip(thing, 400)
 
 
 def _float(number: float) -> str:
@@ -126,6 +131,16 @@ def _float(number: float) -> str:
 
 def words(name: str) -> str:
     """An identifier as words: `near_duplicate` becomes `Near duplicate`."""
+    plain = spelled(name)
+    return plain[:1].upper() + plain[1:]
+
+
+def spelled(name: str) -> str:
+    """The same within a sentence: `lora_rank` becomes `LoRA rank`."""
     plain = name.replace("_", " ").replace("-", " ").strip()
-    spelled = " ".join(_SPELLING.get(word, word) for word in plain.split(" "))
-    return spelled[:1].upper() + spelled[1:]
+    return " ".join(_SPELLING.get(word, word) for word in plain.split(" "))
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 trial`, `3 trials`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"

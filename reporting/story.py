@@ -11,7 +11,7 @@ from typing import Literal
 from goldpath.registry.results import RegisteredVersion
 from goldpath.reporting.comparison import check_rows
 from goldpath.reporting.loading import SERVING, TITLES, RunRecord
-from goldpath.reporting.numbers import count, decimal, duration, known, latency, percent, times
+from goldpath.reporting.numbers import count, decimal, duration, known, latency, percent, plural, times
 from goldpath.reporting.timeline import Timeline
 from goldpath.serving.results import Endpoint, ProbeResult
 from goldpath.training.results import DataCard, EvalResult, Scores, SearchResult, TrainResult
@@ -137,7 +137,7 @@ def figures(run: RunRecord, line: Timeline) -> list[Figure]:
     training = run.get("fine_tune", TrainResult)
     if training and not judged:
         found.append(
-            Figure(decimal(training.train_loss), "training loss", f"after {count(training.steps)} steps")
+            Figure(decimal(training.train_loss), "training loss", f"after {plural(training.steps, 'step')}")
         )
     if run.steps:
         found.append(Figure(duration(line.elapsed), "in all", _reused(line, len(run.steps))))
@@ -146,7 +146,7 @@ def figures(run: RunRecord, line: Timeline) -> list[Figure]:
 
 def _reused(line: Timeline, steps: int) -> str:
     if not line.reused:
-        return f"{steps} steps, none reused"
+        return f"{plural(steps, 'step')}, none reused"
     if len(line.reused) == steps:
         return "every step reused"
     return f"{len(line.reused)} of {steps} steps reused"
@@ -187,7 +187,7 @@ def ledes(run: RunRecord, line: Timeline) -> dict[str, str]:
             training.method, training.method
         )
         told["training"] = (
-            f"{name} for {count(training.steps)} steps over {count(training.tokens)} tokens; "
+            f"{name} for {plural(training.steps, 'step')} over {count(training.tokens)} tokens; "
             f"{percent(share)} of the parameters were trained."
         )
     if judged := run.get("evaluate", EvalResult):
@@ -204,7 +204,7 @@ def ledes(run: RunRecord, line: Timeline) -> dict[str, str]:
 def _steps_told(run: RunRecord, line: Timeline) -> str:
     if not run.steps:
         return "No step has finished."
-    told = f"{len(run.steps)} steps in {duration(line.elapsed)}."
+    told = f"{plural(len(run.steps), 'step')} in {duration(line.elapsed)}."
     if line.reused:
         told += f" Reused by content, not done again: {', '.join(line.reused)}."
     if line.paused:
@@ -216,7 +216,7 @@ def _search_told(search: SearchResult) -> str:
     if not search.trials:
         return "No search was asked for; the given hyperparameters were used."
     algorithm = {"tpe": "TPE", "cmaes": "CMA-ES"}.get(search.algorithm, search.algorithm)
-    told = f"{count(len(search.trials))} trials by {algorithm}"
+    told = f"{plural(len(search.trials), 'trial')} by {algorithm}"
     if search.best and known(search.best.objective):
         return f"{told}; #{search.best.number} was best with {decimal(search.best.objective)}."
     return f"{told}; none gave a figure."

