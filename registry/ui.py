@@ -35,7 +35,7 @@ def serve_ui(port: int = 5000, *, stop: Callable[[], bool] | None = None) -> str
 
     def on_line(line: str) -> None:
         last[:] = [*last[-4:], line]
-        if "Application startup complete" in line:
+        if "Uvicorn running on" in line:  # after its start-up, when it listens
             print(f"MLflow is at {url} (Ctrl-C ends it)", flush=True)  # noqa: T201
 
     try:
