@@ -29,7 +29,8 @@ from goldpath.training.specs import Hyperparameters, SearchSpec, TrainSpec, sear
 if TYPE_CHECKING:
     from optuna import Trial as Asked
 
-_KEYS = {"train_loss": ("loss",), "eval_token_accuracy": ("eval_token_accuracy", "eval_mean_token_accuracy")}
+_COLUMNS = {"train_loss": "loss"}
+"""Objective to its column in a training's metrics, where that is named otherwise."""
 
 
 def tune(
@@ -254,6 +255,7 @@ class _Run:
         self.curve: list[tuple[int, float]] = []
         self.pruned = False
         self.diverged = False
+        self.rows = 0
 
     @property
     def objective(self) -> float | None:
@@ -274,7 +276,9 @@ class _Run:
                 on_metrics=self._on_metrics,
                 save_model=False,
             )
-        except (StepError, MachineError) as error:
+        except (SpecError, StepError, MachineError) as error:
+            if isinstance(error, SpecError) and not self._begun():
+                raise  # not about this trial's values: no trial would fare better
             if not (self.pruned or self.diverged):
                 return error.message
         finally:
@@ -283,7 +287,11 @@ class _Run:
             return f"{name} is not a finite number: the training diverged"
         return "" if self.curve else f"no {name} was measured"
 
+    def _begun(self) -> bool:
+        return self.rows > 0 or any(trial.status != "failed" for trial in self.search.trials.values())
+
     def _on_metrics(self, row: dict[str, float]) -> bool:
+        self.rows += 1
         if self.search.stopping.is_set():
             return True
         value = self._measure(row)
@@ -304,5 +312,5 @@ class _Run:
 
     def _measure(self, row: dict[str, Any]) -> float | None:
         name = self.search.spec.objective
-        found = next((row[key] for key in _KEYS.get(name, (name,)) if row.get(key) is not None), None)
+        found = row.get(_COLUMNS.get(name, name))
         return None if found is None else float(found)

@@ -247,13 +247,14 @@ class GateSpec(Spec):
 class EvalSpec(Spec):
     """How models are judged."""
 
-    loss_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 96
+    loss_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Rows of the test split whose answers are scored for loss and token accuracy."""
     generate_rows: Annotated[int, Field(ge=1, le=100_000)] = 12
     """Rows of the test split that each model answers for the overlap metric and the samples."""
     max_new_tokens: Annotated[int, Field(ge=1, le=4_096)] = 64
     """Tokens of a generated answer, to a question or a planted prompt."""
-    batch_size: Annotated[int, Field(ge=1, le=1_024)] = 12
+    batch_size: Annotated[int, Field(ge=1, le=1_024)] = 8
+    """Chats in a forward pass; four times as many are answered side by side, one token each in a pass."""
     max_tokens: Annotated[int, Field(ge=32, le=1_048_576)] = 512
     """Longer chats are cut at the end for the loss; their answer must begin before."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

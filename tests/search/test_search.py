@@ -270,6 +270,21 @@ def test_a_mistake_of_the_user_ends_the_search_at_once(trainer: Trainer) -> None
     assert len(trainer.seen) <= 4
 
 
+def test_a_training_that_refuses_its_values_after_it_began_is_a_failed_trial(trainer: Trainer) -> None:
+    parameters = [{"name": "learning_rate", "type": "discrete", "list": [0.001, 0.01]}]
+
+    def refuse(count: int) -> None:
+        if count == 2:
+            raise SpecError("the training diverged: loss nan at step 1", "Give a lower learning_rate.")
+
+    trainer.before = refuse
+    found = tune({"algorithm": "grid", "parameters": parameters})
+    assert [trial.status for trial in found.result.trials] == ["succeeded", "failed"]
+    trainer.before = lambda count: refuse(2)
+    with pytest.raises(SpecError, match="diverged"):
+        tune({"algorithm": "grid", "parameters": parameters, "seed": 1})
+
+
 def test_a_trial_without_a_measure_fails(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "train_once", lambda *args, **kwargs: None)
     with pytest.raises(StepError, match="no eval_loss was measured"):
