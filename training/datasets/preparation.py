@@ -65,7 +65,7 @@ def check(spec: DatasetSpec) -> None:
     if spec.source == kube_api.URI:
         kube_api.check()
     else:
-        sources.preflight(spec.source, spec.max_row_bytes)
+        sources.preflight(spec.source, spec.max_row_bytes, spec.max_rows)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def _opened(spec: DatasetSpec) -> Iterator[_Source]:
     if spec.source == kube_api.URI:
         yield _Source(kube_api.versions(), kube_api.chats)
         return
+    check(spec)  # before gigabytes are fetched and digested
     with tempfile.TemporaryDirectory(dir=state("spool")) as spool:
         files = sources.bring(spec.source, Path(spool))
         yield _Source(files.digests, lambda: files.chats(spec.max_row_bytes))

@@ -67,7 +67,7 @@ def bring(source: str, spool: Path) -> LocalFiles:
     return LocalFiles({name: spool / name for name in names}, copied)
 
 
-def preflight(source: str, max_row_bytes: int) -> None:
+def preflight(source: str, max_row_bytes: int, max_rows: int | None = None) -> None:
     """Read the first rows of the first file, wherever it is.
 
     Raises:
@@ -77,7 +77,7 @@ def preflight(source: str, max_row_bytes: int) -> None:
     base, pattern = _split_pattern(source)
     found = open_source(base, DataError)
     files = _choose(found, source, pattern)
-    rows = 0
+    rows, enough = 0, min(_PREFLIGHT_ROWS, max_rows or _PREFLIGHT_ROWS)
     for file in files:
         with ExitStack() as stack:
             try:
@@ -87,7 +87,7 @@ def preflight(source: str, max_row_bytes: int) -> None:
             for place, row in read_rows(stream, file.name, max_row_bytes):
                 from_row(row, place)
                 rows += 1
-                if rows == _PREFLIGHT_ROWS:
+                if rows == enough:
                     return
         if rows:
             return
