@@ -45,7 +45,7 @@ def token_counter(model: Path) -> Callable[[str], int]:
 
 
 def unseen_context(tokens: int, count: Callable[[str], int]) -> str:
-    """A text of about `tokens` tokens (at most, and at least 95 %) that differs from any other from its first word.
+    """A text of `tokens` tokens, or less than a sentence short, that differs from any other from its first word.
 
     It is new in every process too: an endpoint outlives the run that deployed it, and remembers.
     """

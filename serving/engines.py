@@ -37,7 +37,7 @@ class Transformers:
     """`transformers serve` with continuous batching, whose paged KV cache shares the blocks of equal prefixes.
 
     - Continuous batching is what makes a repeated context fast; without it there is no reuse.
-    - The pool has `cache_blocks * block_tokens` tokens (16,384 by default, 0.75 GB with SmolLM2-135M in bf16);
+    - The pool has `cache_blocks * block_tokens` tokens (16,384 by default, 0.38 GB with SmolLM2-135M in bf16);
       left alone it would take most of the memory.
     - The first request fixes the sampling of all: the supervisor's warm-up asks for temperature 0, so answers are
       greedy, and the same question gets the same answer.

@@ -70,7 +70,7 @@ def warm(spec: CacheSpec) -> CachedModel:
             folder = root / "snapshots" / digest_manifest(files)
             with _locked(root / "locks" / "commit.lock"):
                 _link_snapshot(root, folder, files)
-            check_model_folder(folder)
+            _check(folder, spec.uri)
     except OSError as error:
         raise from_os_error(error, root) from error
     return CachedModel(
@@ -119,7 +119,7 @@ def _bring(spec: CacheSpec, uri: str, slot: _Slot) -> tuple[int, dict[str, str]]
             raise
         emit("offline", what=spec.uri)
         return 0, manifest
-    wanted = set(_model_files([file.name for file in source.files]))
+    wanted = set(_model_files(spec.uri, [file.name for file in source.files]))
     versions = {file.name: file.version for file in source.files if file.name in wanted}
     manifest = {
         name: str(entry["sha256"])
@@ -130,14 +130,16 @@ def _bring(spec: CacheSpec, uri: str, slot: _Slot) -> tuple[int, dict[str, str]]
     missing = sorted((wanted - set(manifest)) | bad)
     if missing or not wanted:
         manifest = {name: digest for name, digest in manifest.items() if name not in bad}
-        manifest.update(_fetch_missing(spec, uri, slot, missing))
+        manifest = _fetch_missing(spec, uri, slot, missing, manifest)
         _note(slot, uri, source, manifest)
     fetched = sum(file.size or 0 for file in source.files if file.name in missing)
     return fetched, dict(sorted(manifest.items()))
 
 
-def _fetch_missing(spec: CacheSpec, uri: str, slot: _Slot, missing: list[str]) -> dict[str, str]:
-    """Fetch files and put them among the blobs."""
+def _fetch_missing(
+    spec: CacheSpec, uri: str, slot: _Slot, missing: list[str], standing: dict[str, str]
+) -> dict[str, str]:
+    """Fetch files, check the model that they make with the `standing` ones, and put them among the blobs."""
     slot.incoming.mkdir(parents=True, exist_ok=True)
     try:
         got = fetch(
@@ -148,6 +150,9 @@ def _fetch_missing(spec: CacheSpec, uri: str, slot: _Slot, missing: list[str]) -
             select=lambda names: [name for name in names if name in missing],
             error=ModelError,
         )
+        for name, digest in standing.items():
+            link_or_copy(slot.root / "blobs" / digest, slot.incoming / name)
+        _check(slot.incoming, spec.uri)
         for name, digest in got.items():
             _add_blob(slot.incoming / name, slot.root / "blobs" / digest)
     except (ModelError, MachineError) as error:
@@ -156,7 +161,14 @@ def _fetch_missing(spec: CacheSpec, uri: str, slot: _Slot, missing: list[str]) -
             shutil.rmtree(slot.incoming, ignore_errors=True)
         raise
     shutil.rmtree(slot.incoming, ignore_errors=True)
-    return got
+    return {**standing, **got}
+
+
+def _check(folder: Path, uri: str) -> None:
+    try:
+        check_model_folder(folder)
+    except ModelError as error:  # the user knows the source, not our folder
+        raise ModelError(error.message.replace(str(folder), uri), error.remedy) from error
 
 
 def _note(slot: _Slot, uri: str, source: Source, manifest: dict[str, str]) -> None:
@@ -168,12 +180,12 @@ def _note(slot: _Slot, uri: str, source: Source, manifest: dict[str, str]) -> No
     write_json(slot.index, {"uri": uri, "digest": digest_manifest(manifest), "files": files})
 
 
-def _model_files(names: list[str]) -> Iterator[str]:
+def _model_files(uri: str, names: list[str]) -> Iterator[str]:
     """The files that serving needs: not the hidden ones, nor the same weights in formats that we would not load."""
     tensors = any(name.endswith(".safetensors") for name in names)
     if not tensors and (pickled := [name for name in names if name.endswith(_OTHER_WEIGHTS)]):
         raise ModelError(
-            f"the model holds {pickled[0]} and no safetensors",
+            f"{uri} holds {pickled[0]} and no safetensors",
             "Convert it: load it where you trust it and save it with `save_pretrained(folder)`.",
         )
     for name in names:

@@ -35,7 +35,7 @@ class ServeSpec(Spec):
     """Tokens in a block: a repeated context is reused in whole blocks."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|mps)(:\d{1,2})?$")] = "auto"
     """`auto`: a GPU if there is one, else the CPU."""
-    ready_seconds: Annotated[int, Field(ge=5, le=3_600)] = 120
+    ready_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
     """Give up if it is not ready by then."""
 
 
@@ -53,5 +53,5 @@ class ProbeSpec(Spec):
     questions: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "What does the field `spec.replicas` of a Deployment mean?",
     )
-    timeout_seconds: Annotated[int, Field(ge=5, le=3_600)] = 120
+    timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
     """Of one request."""

@@ -34,7 +34,6 @@ from goldpath.core.process import die_with_parent, is_same_process, kill_tree, s
 from goldpath.serving.forward import Forwarder, free_port
 
 _POLL_S = 0.25
-_HEALTH_S = 2.0
 _STRIKES = 3
 _LONG_LIFE_S = 60.0
 """An engine that ran this long has proved itself: its crashes are counted anew."""
@@ -173,8 +172,8 @@ class Supervisor:
         finally:
             self.forwarder.engine_port = None
             await asyncio.shield(asyncio.to_thread(kill_tree, engine.pid, 3.0))
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(copying, 2)
+            await asyncio.wait({copying}, timeout=2)
+            copying.cancel()
             self.engine = None
 
     async def _until_ready(self, engine: asyncio.subprocess.Process, port: int) -> None:
@@ -199,10 +198,10 @@ class Supervisor:
         raise _EngineGoneError(f"not ready after {self.plan['ready_seconds']} s")
 
     async def _until_unwell(self, engine: asyncio.subprocess.Process, port: int) -> None:
-        strikes = 0
+        ended, strikes = asyncio.ensure_future(engine.wait()), 0
         while strikes < _STRIKES:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(engine.wait(), _HEALTH_S)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the result.
+            await asyncio.wait({ended}, timeout=float(self.plan["health_s"]))
             _check_alive(engine)
             status = await asyncio.to_thread(_ask, port, self.plan["health"], None, 10)
             strikes = 0 if status == 200 else strikes + 1

@@ -45,6 +45,9 @@ _POLL_S = 0.2
 _HANDOVER_S = 5.0
 MAX_RESTARTS = 5
 PAUSE_S = 0.5
+"""Before the first restart; doubled each time."""
+HEALTH_S = 2.0
+"""Between health checks."""
 
 
 def deploy(spec: ServeSpec) -> Endpoint:
@@ -176,6 +179,7 @@ def _plan(spec: ServeSpec, model: Path, generation: Path, port: int) -> dict[str
         "ready_seconds": spec.ready_seconds,
         "max_restarts": MAX_RESTARTS,
         "pause_s": PAUSE_S,
+        "health_s": HEALTH_S,
         "owner": {"pid": os.getpid(), "started": started_at(os.getpid())},
     }
 

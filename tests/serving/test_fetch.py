@@ -248,7 +248,7 @@ class _Hub(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, *_: object) -> None:
         pass
@@ -308,7 +308,7 @@ def test_s3_that_refuses_names_the_credentials(
 ) -> None:
     s3(monkeypatch, web)
     monkeypatch.setattr(_Hub, "status", 403)
-    with pytest.raises(ModelError, match="no permission to read s3://bucket/m.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(ModelError, match=r"no permission to read s3://bucket/m.*AWS_ACCESS_KEY_ID"):
         fetch("s3://bucket/m", tmp_path / "out", error=ModelError)
 
 
