@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,8 @@ class Sum(Result):
 def build(folder):
     (Path(sys.argv[1]) / f"built-{os.getpid()}").touch()
     print("building", flush=True)
-    time.sleep(float(sys.argv[2]))
+    while not (Path(sys.argv[1]) / "go").exists():
+        time.sleep(0.02)
     (folder / "numbers.txt").write_text("1 2")
     return Sum(total=3)
 
@@ -163,36 +165,41 @@ print("reused" if reuse("race", {"n": 1}, Sum, build).reused else "built", flush
 """
 
 
-def child(home: Path, marks: Path, seconds: float) -> subprocess.Popen[str]:
+def child(home: Path, marks: Path) -> subprocess.Popen[str]:
+    """Builds until `marks/go` is there, and says so."""
     env = {**os.environ, "GOLDPATH_HOME": str(home), "GOLDPATH_EVENTS": str(marks / "events.jsonl")}
-    command = [sys.executable, "-c", CHILD, str(marks), str(seconds)]
+    command = [sys.executable, "-c", CHILD, str(marks)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def test_of_two_processes_one_builds_and_the_other_waits_for_it(home: Path, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
-    first = child(home, marks, 1.5)
+    journal = marks / "events.jsonl"
+    first = child(home, marks)
     assert first.stdout is not None
     assert first.stdout.readline() == "building\n"
-    second = child(home, marks, 1.5)
+    second = child(home, marks)
+    while "waiting" not in (journal.read_text() if journal.exists() else ""):
+        assert second.poll() is None
+        time.sleep(0.02)
+    (marks / "go").touch()
     said = [first.communicate()[0].split()[-1], second.communicate()[0].split()[-1]]
     assert said == ["built", "reused"]
     assert len(list(marks.glob("built-*"))) == 1
-    kinds = [json.loads(line)["kind"] for line in (marks / "events.jsonl").read_text().splitlines()]
-    assert "waiting" in kinds
-    assert "reused" in kinds
+    assert [json.loads(line)["kind"] for line in journal.read_text().splitlines()] == ["waiting", "reused"]
 
 
 def test_a_builder_that_is_killed_does_not_lock_the_slot(home: Path, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
-    killed = child(home, marks, 600)
+    killed = child(home, marks)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "building\n"
     killed.kill()
     killed.communicate()
-    after = child(home, marks, 0)
+    (marks / "go").touch()
+    after = child(home, marks)
     assert after.communicate()[0].split()[-1] == "built"
 
 
