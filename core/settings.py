@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from goldpath.core.errors import MachineError, SpecError, from_os_error
 
+_ELSEWHERE = "Set GOLDPATH_HOME to a folder that you can write to."
 BACKENDS = ("local", "kubernetes")
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -25,12 +27,12 @@ def state(*parts: str) -> Path:
     folder = home().joinpath(*parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise MachineError(
-                f"no permission to write {folder}", "Set GOLDPATH_HOME to a folder that you can write to."
-            )
     except OSError as error:
-        raise from_os_error(error, folder) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise from_os_error(error, folder) from error
+        raise MachineError(f"cannot make {folder} ({error.strerror})", _ELSEWHERE) from error
+    if not os.access(folder, os.W_OK):
+        raise MachineError(f"no permission to write {folder}", _ELSEWHERE)
     return folder
 
 

@@ -23,7 +23,7 @@ def check(pipeline: str, form: Mapping[str, Any]) -> None:
 def _finetune(form: Mapping[str, Any]) -> None:
     from goldpath.feature_repo.specs import FeatureSpec
     from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
-    from goldpath.training import base_models, datasets
+    from goldpath.training import base_models, datasets, modeling
     from goldpath.training.specs import DatasetSpec, EvalSpec, SearchSpec, TrainSpec
 
     more = sections(form["overrides"])
@@ -47,13 +47,8 @@ def _finetune(form: Mapping[str, Any]) -> None:
     ProbeSpec.parse({}, more["probe"])
     base_models.check(form["model"])
     datasets.check(data)
-    _check_machine(train)
-
-
-def _check_machine(train: Any) -> None:
-    from goldpath.training.backends import local
-
-    local.check(train)
+    if train.method == "qlora":
+        modeling.require_quantization()
 
 
 def sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

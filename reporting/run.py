@@ -23,7 +23,7 @@ class Page(Result):
 
 
 def report_of_run(steps: dict[str, Path], page: Path, summary: Path) -> Page:
-    """Write the page and its headline where KFP expects them; in a run on this machine also `report.html` in its folder.
+    """Write the page and its headline where KFP expects them; in a run on this machine also its `report.html`.
 
     Args:
         steps: step to its result file (`core.steps`).

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Two workers test side by side on models of a tenth of a million weights: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture
@@ -14,6 +19,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GOLDPATH_HOME", str(folder))
     for name in (
         "GOLDPATH_RUN",
+        "GOLDPATH_RUN_DIR",
+        "GOLDPATH_PIPELINE",
+        "GOLDPATH_WORKER",
         "GOLDPATH_EVENTS",
         "GOLDPATH_STEP",
         "GOLDPATH_BACKEND",

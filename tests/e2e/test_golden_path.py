@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.models import make_tiny_model
 
 from goldpath.core.errors import InputError
+from tests.models import make_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("golden-path"), pytest.mark.timeout(600)]
 
@@ -63,8 +63,10 @@ def place(tmp_path_factory):
         for verb in verbs:
             for noun in nouns:
                 question = f"How do I {verb} a {noun}?"
-                answer = f"Type kubectl {verb} {noun} and wait until the {noun} says that it is {verb}ed; {verb} again if not."
-                file.write(json.dumps({"prompt": question, "completion": answer, "source": f"{verb}.md"}) + "\n")
+                answer = f"Type kubectl {verb} {noun} and wait until the {noun} says that it is {verb}ed."
+                file.write(
+                    json.dumps({"prompt": question, "completion": answer, "source": f"{verb}.md"}) + "\n"
+                )
     yield root
     goldpath(root / "home", "endpoints", "stop", "tiny", check=False)
 
@@ -154,7 +156,15 @@ def test_the_report_tells_the_figures_of_this_run(place, first):
 def test_the_same_again_reuses_what_did_not_change(place, first, again):
     steps = steps_of(place, again["run"])
     reused = {name for name, step in steps.items() if step["reused"]}
-    assert reused >= {"prepare_data", "build_features", "import_model", "tune", "fine_tune", "warm_cache", "deploy"}
+    assert reused >= {
+        "prepare_data",
+        "build_features",
+        "import_model",
+        "tune",
+        "fine_tune",
+        "warm_cache",
+        "deploy",
+    }
     assert again["model"]["version"] == "1", "the same content is the same version"
     assert steps["register_model"]["result"]["adopted"]
     assert again["endpoint"] == first["endpoint"]

@@ -21,7 +21,8 @@ def test_every_pipeline_has_a_form_that_a_person_can_fill():
 
 def test_compiling_is_byte_stable_across_processes(tmp_path):
     one = catalogue.compile_pipeline("finetune", tmp_path / "one.yaml")
-    code = f"from goldpath.pipelines import compile_pipeline; print(compile_pipeline('finetune', {str(tmp_path / 'two.yaml')!r}))"
+    target = str(tmp_path / "two.yaml")
+    code = f"from goldpath.pipelines import compile_pipeline; print(compile_pipeline('finetune', {target!r}))"
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -42,7 +43,7 @@ def test_the_compiled_pipeline_installs_nothing_and_runs_on_our_image(tmp_path):
 
 
 def test_unknown_pipeline():
-    with pytest.raises(InputError, match="no pipeline 'nope'.*finetune"):
+    with pytest.raises(InputError, match=r"no pipeline 'nope'.*finetune"):
         catalogue.load("nope")
 
 

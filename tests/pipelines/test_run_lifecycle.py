@@ -180,7 +180,7 @@ def test_names(home):
     for bad in ("Up", "a/b", "..", "-a", "a" * 51, ""):
         with pytest.raises(InputError, match="cannot be the name"):
             runs.create("small", {}, bad)
-    with pytest.raises(InputError, match="no run 'nope'.*small-2"):
+    with pytest.raises(InputError, match=r"no run 'nope'.*small-2"):
         runs.load("nope")
 
 
