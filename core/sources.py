@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -84,6 +85,7 @@ def open_source(uri: str, error: type[InputError] = InputError) -> Source:
     """
     import fsspec
 
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
     try:
         fs, root = fsspec.url_to_fs(uri)
         fs.invalidate_cache()

@@ -317,3 +317,18 @@ def test_no_permission_on_a_local_file(source: Path, tmp_path: Path, wire: Wire)
     with pytest.raises(InputError, match=r"no permission to read .* of .*source dir"):
         fetch(str(source / "big.bin"), tmp_path / "out")
     assert wire.breaks == 98  # not tried again
+
+
+def test_an_unreachable_hub_says_how_to_work_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    fsspec.get_filesystem_class("hf").clear_instance_cache()
+    with pytest.raises(MachineError, match=r"cannot reach hf://team/model .* give a folder of this machine"):
+        fetch("hf://team/model", tmp_path / "out", error=ModelError)
+    fsspec.get_filesystem_class("hf").clear_instance_cache()
+
+
+def test_a_missing_extra_names_the_package(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gdrive://x cannot be read .*Install the package that it names"):
+        fetch("gdrive://x", tmp_path / "out")
