@@ -25,10 +25,12 @@ from goldpath.core.reuse import Reused, reuse
 from goldpath.training import finetune, samplers
 from goldpath.training.results import SearchResult, Trial
 from goldpath.training.specs import Hyperparameters, SearchSpec, TrainSpec, search_values
+from goldpath.training.tracking import Tracker
 
 if TYPE_CHECKING:
     from optuna import Trial as Asked
 
+EXPERIMENT = "goldpath-search"
 _COLUMNS = {"train_loss": "loss"}
 """Objective to its column in a training's metrics, where that is named otherwise."""
 
@@ -176,7 +178,8 @@ class _Search:
         with self.lock:
             asked = self._ask(number)
         parameters = self._values(asked)
-        run = _Run(self, asked, TrainSpec.parse({**self.template.model_dump(), **parameters}))
+        tracker = Tracker(EXPERIMENT, f"trial-{number}", parameters, {"goldpath.search": self.slot.name})
+        run = _Run(self, asked, TrainSpec.parse({**self.template.model_dump(), **parameters}), tracker)
         began = time.monotonic()
         error = run.train(self.slot / "trials" / f"{number:04d}")
         if self.stopping.is_set():
@@ -250,8 +253,8 @@ class _Search:
 class _Run:
     """One trial's training: reports its measures, and stops it where the pruner says so."""
 
-    def __init__(self, search: _Search, asked: Asked, spec: TrainSpec) -> None:
-        self.search, self.asked, self.spec = search, asked, spec
+    def __init__(self, search: _Search, asked: Asked, spec: TrainSpec, tracker: Tracker) -> None:
+        self.search, self.asked, self.spec, self.tracker = search, asked, spec, tracker
         self.curve: list[tuple[int, float]] = []
         self.pruned = False
         self.diverged = False
@@ -263,7 +266,17 @@ class _Run:
         return self.curve[-1][1] if self.curve else None
 
     def train(self, out: Path) -> str:
-        """Run it; returns why it failed, empty where it did not."""
+        """Run it, tracked in MLflow; returns why it failed, empty where it did not."""
+        status = "KILLED"
+        try:
+            error = self._train(out)
+            status = "FAILED" if error else "FINISHED"
+        finally:
+            if self.rows:
+                self.tracker.finish(status)
+        return error
+
+    def _train(self, out: Path) -> str:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         name = self.search.spec.objective
@@ -292,6 +305,7 @@ class _Run:
 
     def _on_metrics(self, row: dict[str, float]) -> bool:
         self.rows += 1
+        self.tracker.log(row)
         if self.search.stopping.is_set():
             return True
         value = self._measure(row)

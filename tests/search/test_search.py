@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -58,10 +58,28 @@ class Trainer:
         self.steps_done.append(step)
 
 
+class Notebook:
+    """Stands in for MLflow: keeps how each tracked trial ended."""
+
+    ended: ClassVar[list[tuple[str, str, int]]] = []
+
+    def __init__(self, experiment: str, name: str, parameters: dict[str, Any], tags: dict[str, str]) -> None:
+        self.name = name
+        self.rows: list[dict[str, float]] = []
+
+    def log(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+
+    def finish(self, status: str) -> None:
+        self.ended.append((self.name, status, len(self.rows)))
+
+
 @pytest.fixture
 def trainer(home: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     made = Trainer()
     monkeypatch.setattr(finetune, "train_once", made)
+    monkeypatch.setattr(search, "Tracker", Notebook)
+    monkeypatch.setattr(Notebook, "ended", [])
     return made
 
 
@@ -245,6 +263,7 @@ def test_a_trial_that_diverges_is_a_failed_one(trainer: Trainer) -> None:
     found = tune({"algorithm": "grid", "parameters": parameters})
     assert [trial.status for trial in found.result.trials] == ["succeeded", "failed"]
     assert "diverged" in found.result.trials[1].error
+    assert Notebook.ended == [("trial-0", "FINISHED", 9), ("trial-1", "FAILED", 9)]
 
 
 def test_a_search_whose_trials_all_fail_says_why_and_can_be_tried_again(trainer: Trainer) -> None:
