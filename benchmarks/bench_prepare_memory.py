@@ -1,4 +1,4 @@
-"""Does the memory of data preparation grow with the data? Peak resident memory for two sizes, each in a process of its own.
+"""Does the memory of data preparation grow with the data? Peak resident memory for two sizes, each in its own process.
 
 Run: `python benchmarks/bench_prepare_memory.py [--small 20000 --large 200000]`. Prints the ratio of the two peaks and
 writes `benchmarks/results/prepare_memory.json`.
@@ -24,20 +24,16 @@ WORDS = [a + b for a in "bcdfghklmnprstvwz" for b in ("an", "erk", "ilt", "osh",
 def generate(path: Path, rows: int) -> None:
     """Chats of about 60 words: one in ten a near-duplicate, one in twenty with an address, 40 rows a group."""
     rng = random.Random(7)
-    last = ""
+    prompt = answer = ""
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
-            answer = " ".join(rng.choices(WORDS, k=50))
             if number % 10 == 9:
-                answer = last + " once"
+                answer += " once"
+            else:
+                prompt, answer = " ".join(rng.choices(WORDS, k=10)), " ".join(rng.choices(WORDS, k=50))
             if number % 20 == 7:
                 answer += f" write to user{number}@example.org"
-            last = answer
-            row = {
-                "prompt": " ".join(rng.choices(WORDS, k=10)),
-                "completion": answer,
-                "group": f"g{number // 40}",
-            }
+            row = {"prompt": prompt, "completion": answer, "group": f"g{number // 40}"}
             file.write(json.dumps(row) + "\n")
 
 
