@@ -45,7 +45,7 @@ format: $(TOOLS)  ## Mend style and formatting where that can be done by a tool
 	$(BIN)/ruff format .
 
 types: $(TOOLS) links  ## Check types (strict)
-	MYPYPATH=build/typing $(BIN)/mypy -p goldpath
+	MYPYPATH=build/typing $(BIN)/mypy --cache-dir=/dev/null -p goldpath  # its cache goes stale through the links
 
 contracts: $(TOOLS) links  ## Check that imports run downward only
 	PYTHONPATH=build/typing $(BIN)/lint-imports
