@@ -65,8 +65,8 @@ def encode(
     for ids, offsets, answers in zip(tokens["input_ids"], tokens["offset_mapping"], spans, strict=True):
         if answer_only:
             labels = [
-                token if any(first <= begin and end <= last for first, last in answers) else IGNORED
-                for token, (begin, end) in zip(ids[:limit], offsets, strict=False)
+                token if any(first < end <= last for first, last in answers) else IGNORED
+                for token, (_, end) in zip(ids[:limit], offsets, strict=False)
             ]
         else:
             labels = [IGNORED, *ids[1:limit]]
