@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -270,12 +269,24 @@ def test_a_full_disk(model: Path, small_disk: Path, home: Path, monkeypatch: pyt
     assert [path for path in stay if path.suffix != ".lock"] == []
 
 
-def test_a_read_only_disk(home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, *_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system mounted read-only where we may mount one; else a folder without the right to write."""
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if not mounted:
+        folder.chmod(0o555)
+    yield folder
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refuse)
-        with pytest.raises(MachineError, match=r"no permission to write .*Set GOLDPATH_HOME"):
-            cached(model)
-    assert not home.exists()
+
+def test_a_read_only_disk(
+    model: Path, home: Path, read_only_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOLDPATH_HOME", str(read_only_disk / "home"))
+    with pytest.raises(MachineError, match=rf"{read_only_disk}.*Set GOLDPATH_HOME"):
+        cached(model)
+    assert list(read_only_disk.iterdir()) == []
