@@ -17,7 +17,7 @@ def fine_tune(
     result: dsl.Output[dsl.Artifact],
     hyperparameters: dict[str, Any] = {},  # noqa: B006
     method: str = "lora",
-    max_steps: int = 60,
+    max_steps: int = 30,
     seed: int = 7,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> None:

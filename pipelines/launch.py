@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from goldpath.core.errors import GoldpathError, InputError, StepError
-from goldpath.core.process import kill_tree
 from goldpath.pipelines import runs
 from goldpath.pipelines.catalogue import FormField, compile_pipeline, form
 
@@ -119,8 +118,7 @@ def execute(run: runs.Run, watch: Watcher) -> runs.Run:
             watch(event)
         worker.wait()
     except BaseException:
-        kill_tree(worker.pid)
-        _mark_cancelled(run)
+        runs.stop(run, worker.pid)
         raise
     after = runs.load(run.name)
     if after.status == "succeeded":
@@ -130,14 +128,6 @@ def execute(run: runs.Run, watch: Watcher) -> runs.Run:
     raise StepError(
         f"run {run.name!r} was interrupted", f"Continue with `goldpath run --resume {run.name}`; log: {log}."
     )
-
-
-def _mark_cancelled(run: runs.Run) -> None:
-    after = runs.load(run.name)
-    if after.status not in ("succeeded", "failed"):
-        after.status, after.ended = "cancelled", runs.now()
-        after.error = None
-        after.save()
 
 
 def follow(file: Path, begin: int, alive: Callable[[], bool]) -> Iterator[Event]:

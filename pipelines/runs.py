@@ -24,11 +24,13 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel
 
 from goldpath.core import settings
-from goldpath.core.errors import GoldpathError, InputError, StepError
+from goldpath.core.errors import GoldpathError, InputError, Interrupted
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import is_same_process, kill_tree
 
 Status = Literal["created", "running", "succeeded", "failed", "cancelled", "interrupted"]
+CANCELLED = "cancelled"
+"""Name of the file that says that somebody wanted the run to end."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 
 
@@ -209,11 +211,18 @@ def cancel(run: Run) -> None:
         raise InputError(
             f"run {run.name!r} is not running ({run.status})", "`goldpath runs list` shows all runs."
         )
-    kill_tree(run.pid)
+    stop(run, run.pid)
+
+
+def stop(run: Run, worker: int) -> None:
+    """End the run's worker with all that it started, and note that it was wanted."""
+    marker = run.folder / CANCELLED
+    marker.touch()  # the worker may still live to see a step fail: this tells it why
+    kill_tree(worker)
     after = load(run.name)
-    if after.status not in ("succeeded", "failed"):
+    if after.status != "succeeded":
         after.status, after.ended = "cancelled", now()
-        after.error = StepError("cancelled", f"Continue with `goldpath run --resume {run.name}`.").to_dict()
+        after.error = Interrupted("cancelled", f"Continue with `goldpath run --resume {run.name}`.").to_dict()
         after.save()
 
 

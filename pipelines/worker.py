@@ -39,8 +39,8 @@ def main(name: str) -> int:
     run = runs.load(name)
     held = runs.lock(run)
     signal.signal(signal.SIGTERM, _stop)
-    for marker in run.folder.glob("failed-*"):
-        marker.unlink()
+    for marker in (*run.folder.glob("failed-*"), run.folder / runs.CANCELLED):
+        marker.unlink(missing_ok=True)
     run.status, run.started, run.ended, run.error = "running", runs.now(), "", None
     run.pid, run.pid_started = os.getpid(), started_at(os.getpid()) or time.time()
     run.save()
@@ -50,6 +50,8 @@ def main(name: str) -> int:
         _execute(run)
         run.status = "succeeded"
     except Exception as error:
+        if (run.folder / runs.CANCELLED).exists():
+            os._exit(EXIT_CODE)  # who stopped us writes the record
         run.status, run.error = "failed", _reason(run, error).to_dict()
     run.ended = runs.now()
     run.save()

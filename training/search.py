@@ -144,7 +144,7 @@ class _Search:
             self.journal.unlink()  # the next try begins anew
             raise StepError(
                 f"all {len(trials)} trials of the search failed, the last with: {trials[-1].error}",
-                "Mend that, or skip the search with trials=0.",
+                "Mend that, or skip the search with max_trials=0.",
             )
         return trials
 

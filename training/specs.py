@@ -49,7 +49,7 @@ class DatasetSpec(Spec):
 class Hyperparameters(Spec):
     """What a search may vary."""
 
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 2e-3
     batch_size: Annotated[int, Field(ge=1, le=4_096)] = 4
     """Sequences per optimizer step and process, after packing."""
     lora_rank: Annotated[int, Field(ge=1, le=1_024)] = 16
@@ -64,7 +64,7 @@ class TrainSpec(Hyperparameters):
     """One fine-tuning run; also what a trial of a search runs, with fewer steps."""
 
     method: Method = "lora"
-    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 60
+    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] = 30
     """Optimizer steps."""
     sequence_length: Annotated[int, Field(ge=32, le=1_048_576)] = 256
     """Tokens in a (packed) sequence."""
@@ -76,9 +76,9 @@ class TrainSpec(Hyperparameters):
     gradient_accumulation: Annotated[int, Field(ge=1, le=4_096)] = 1
     processes: Annotated[int, Field(ge=1, le=1_024)] = 1
     """Processes on this node (torchrun's nproc-per-node)."""
-    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    evaluate_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    validation_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 48
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    evaluate_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    validation_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Rows of the validation split that are scored during training."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
 
@@ -180,7 +180,7 @@ class SearchSpec(Spec):
     max_trials: Annotated[int, Field(ge=0, le=10_000)] = 3
     """0: no search, the given hyperparameters are used as they are."""
     parallel_trials: Annotated[int, Field(ge=1, le=1_000)] = 1
-    trial_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    trial_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     """Optimizer steps of each trial."""
     start_from_given: bool = True
     """Try the given hyperparameters first where they lie in the space, so that a search never ends below them."""
