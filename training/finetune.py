@@ -7,10 +7,11 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from goldpath.core.digest import code_digest, digest_manifest, manifest
+from goldpath.core.digest import code_digest, digest_json, digest_manifest, manifest
 from goldpath.core.errors import GoldpathError, MachineError, StepError, from_os_error
 from goldpath.core.files import read_json, require_space, write_json
 from goldpath.core.modelfiles import check_model_folder, count_parameters, weight_files
@@ -65,23 +66,30 @@ def train_once(
         stale.unlink(missing_ok=True)
     asked = write_json(out / "spec.json", spec.model_dump(mode="json"))
     label = "Fine-tuning" if save_model else "Trial"
-    with progress(label, spec.max_steps, "steps") as bar, job.log.open("a", encoding="utf-8") as log:
-        watch = _Watch(job, bar, log, on_metrics)
-        code = local.launch(job, asked, watch.line)
+    try:
+        with progress(label, spec.max_steps, "steps") as bar, job.log.open("a", encoding="utf-8") as log:
+            watch = _Watch(job, bar, log, on_metrics)
+            code = local.launch(job, asked, watch.line)
+    except OSError as error:  # the log cannot be written
+        raise from_os_error(error, out) from error
     figures = _figures(job, code, watch.tail)
-    curve = job.rows()
     if save_model:
         shutil.rmtree(job.checkpoints, ignore_errors=True)
     job.stop.unlink(missing_ok=True)
+    return _result(job, figures, seconds=time.monotonic() - began)
+
+
+def _result(job: Job, figures: dict[str, Any], seconds: float) -> TrainResult:
+    curve = job.rows()
     return TrainResult(
-        method=spec.method,
-        parameters=count_parameters(base),
+        method=job.spec.method,
+        parameters=count_parameters(job.base),
         train_loss=_mean_tail([row["loss"] for row in curve]),
         eval_loss=next((row["eval_loss"] for row in reversed(curve) if "eval_loss" in row), None),
         curve=curve,
-        seconds=round(time.monotonic() - began, 2),
-        hyperparameters=spec.model_dump(mode="json"),
-        model_digest=digest_manifest(manifest(out / "model")) if save_model else "",
+        seconds=round(seconds, 2),
+        hyperparameters=job.spec.model_dump(mode="json"),
+        model_digest=digest_manifest(manifest(job.out / "model")) if job.save_model else "",
         **figures,
     )
 
@@ -126,8 +134,9 @@ def fine_tune(
 
 
 def _code() -> str:
-    """Digest of the code that decides how a training ends."""
-    return code_digest("training")
+    """Digest of what decides how a training ends: our code and the libraries that compute."""
+    ours = code_digest(*(f"training.{name}" for name in ("worker", "job", "loop", "modeling", "packing")))
+    return digest_json([ours, *(version(name) for name in ("torch", "transformers", "trl", "peft"))])
 
 
 def _logging(tracker: Tracker) -> OnMetrics:
@@ -198,7 +207,7 @@ def _figures(job: Job, code: int, tail: deque[str]) -> dict[str, Any]:
 def reason(code: int, tail: list[str], log: Path) -> GoldpathError:
     """Why a child ended that could not say so itself, from its exit code and its last lines."""
     text = "\n".join(tail)
-    if "No space left on device" in text:
+    if re.search("No space left on device|^error: the disk is full", text, re.MULTILINE):
         return from_os_error(OSError(28, "No space left on device"), log.parent)
     if code == -9 or re.search(r"exitcode\s*:\s*-9\b|Signal 9 \(SIGKILL\)", text):
         return MachineError(

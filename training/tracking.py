@@ -167,6 +167,6 @@ def tracked(
         tracker.finish("FAILED")
         raise
     except BaseException:
-        tracker.finish("KILLED")
+        tracker.finish("KILLED", timeout_s=10.0)  # someone waits for us to end
         raise
     tracker.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -220,7 +221,14 @@ FAILURES: dict[str, tuple[int, list[str], dict[str, Any] | None, type[GoldpathEr
     "killed": (1, ["  exitcode  : -9 (pid: 5)"], None, MachineError, "ran out of memory"),
     "torchrun killed": (-9, [], None, MachineError, "ran out of memory"),
     "disk full": (1, ["OSError: [Errno 28] No space left on device"], None, MachineError, "the disk is full"),
-    "disk full, unwritten": (1, ["error: no room. Free some."], None, StepError, "no room. Free some."),
+    "disk full, outcome unwritten": (
+        1,
+        ["error: the disk is full: cannot write the checkpoint. Free some space."],
+        None,
+        MachineError,
+        "the disk is full",
+    ),
+    "outcome unwritten": (1, ["error: no room. Make some."], None, StepError, "no room. Make some."),
     "raised": (
         1,
         ["[rank0]: torch.distributed.DistNetworkError: no route", "torch...ChildFailedError: x"],
@@ -250,6 +258,17 @@ def test_the_reason_of_a_failure_is_found(
         finetune.train_once(frame, model, SPEC, tmp_path)
     assert type(caught.value) is kind
     assert said in caught.value.line()
+
+
+def test_a_log_that_cannot_be_written_is_explained(
+    tmp_path: Path, frame: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(local, "launch", launch)
+    with pytest.raises(MachineError, match="the disk is full"):
+        finetune.train_once(frame, model, SPEC, tmp_path)
 
 
 @pytest.mark.parametrize(
