@@ -9,31 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 _UNAVAILABLE = b'{"error": {"message": "the engine is restarting, try again", "type": "unavailable"}}'
 
 
 class Forwarder:
-    """Listens on 127.0.0.1 and connects to `engine_port`."""
+    """Takes connections from `listener`, a bound socket, and passes them on to `engine_port`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, listener: socket.socket) -> None:
         self.engine_port: int | None = None
         self.open = 0
         """Connections at this moment."""
+        self.listener = listener
+        self.port: int = listener.getsockname()[1]
         self._server: asyncio.Server | None = None
-        self._socket = bind(port, share=True)
-        self.port: int = self._socket.getsockname()[1]
 
     async def listen(self) -> None:
         """Start to take connections; once is enough."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, sock=self._socket)
+            self._server = await asyncio.start_server(self._serve, sock=self.listener)
 
     def close(self) -> None:
         """Take no new connections; open ones go on."""
         if self._server is not None:
             self._server.close()
-        self._socket.close()
+        self.listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -85,11 +86,8 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await writer.drain()
 
 
-def bind(port: int, *, share: bool = False) -> socket.socket:
+def bind(port: int) -> socket.socket:
     """A socket bound to 127.0.0.1:`port` (0: any free one), not listening.
-
-    With `share`, another socket of this user that shares too may hold the same port: that is how a new generation
-    of an endpoint takes over the address from the old one without a gap.
 
     Raises:
         OSError: EADDRINUSE, the port is taken.
@@ -97,13 +95,42 @@ def bind(port: int, *, share: bool = False) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(("127.0.0.1", port))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def hand_out(listener: socket.socket, path: str) -> socket.socket:
+    """Give `listener` to whoever connects to the Unix socket `path`, from the running event loop.
+
+    A new generation takes the very socket of the old one, with the connections that wait in it: so none is lost,
+    as it would be where two sockets shared the port. Only our user may connect.
+    """
+    desk = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    desk.bind(path)
+    Path(path).chmod(0o600)
+    desk.listen()
+    desk.setblocking(False)
+
+    def give() -> None:
+        with contextlib.suppress(OSError), desk.accept()[0] as taker:
+            socket.send_fds(taker, [b"1"], [listener.fileno()])
+
+    asyncio.get_running_loop().add_reader(desk, give)
+    return desk
+
+
+def take_over(path: str) -> socket.socket | None:
+    """The listener that is handed out at `path`; None where nobody does any more."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as desk:
+        desk.settimeout(5)
+        desk.connect(path)
+        _, handles, _, _ = socket.recv_fds(desk, 1, 1)
+        if handles:
+            return socket.socket(fileno=handles[0])
+    return None
 
 
 def free_port() -> int:

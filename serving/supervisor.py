@@ -31,8 +31,10 @@ from typing import Any
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import die_with_parent, is_same_process, kill_tree, started_at
-from goldpath.serving.forward import Forwarder, free_port
+from goldpath.serving.forward import Forwarder, bind, free_port, hand_out, take_over
 
+HAND_OVER = "listener.sock"
+"""In the generation's folder: where the next generation takes the listening socket over."""
 _POLL_S = 0.25
 _STRIKES = 3
 _LONG_LIFE_S = 60.0
@@ -62,7 +64,8 @@ class Supervisor:
         self.folder = folder
         self.plan: dict[str, Any] = read_json(folder / "plan.json")
         self.log = folder / "engine.log"
-        self.forwarder = Forwarder(int(self.plan["port"]))
+        listener = take_over(self.plan["take_over"]) if self.plan["take_over"] else None
+        self.forwarder = Forwarder(listener or bind(int(self.plan["port"])))
         self.restarts = 0
         self.ready_seconds = 0.0
         self.engine: asyncio.subprocess.Process | None = None
@@ -73,6 +76,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
         self._say("starting")
+        self.desk = hand_out(self.forwarder.listener, HAND_OVER)
         keep = asyncio.create_task(self._keep())
         ends = {asyncio.create_task(self._stop.wait()), asyncio.create_task(self._watch()), keep}
         try:
@@ -83,10 +87,16 @@ class Supervisor:
             self._say("stopped")
             return 0
         finally:
-            self.forwarder.close()
+            self._close()
             for task in ends:
                 task.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
+
+    def _close(self) -> None:
+        if self.desk.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self.desk)
+            self.desk.close()
+        self.forwarder.close()
 
     def _say(self, status: str, error: str = "") -> None:
         if not self.folder.exists():
@@ -122,7 +132,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_S)
 
     async def _drain(self) -> None:
-        self.forwarder.close()
+        self._close()
         self._say("draining")
         until = time.monotonic() + _DRAIN_S
         while self.forwarder.open and time.monotonic() < until:
@@ -268,6 +278,7 @@ def main() -> int:
 
 async def _main(folder: Path) -> int:
     try:
+        os.chdir(folder)  # a Unix socket's path may have 107 characters: ours is relative
         supervisor = Supervisor(folder)
     except OSError as error:
         write_json(

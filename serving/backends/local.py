@@ -40,6 +40,7 @@ from goldpath.serving import engines
 from goldpath.serving.forward import bind
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
+from goldpath.serving.supervisor import HAND_OVER, last_words
 
 _POLL_S = 0.2
 _HANDOVER_S = 5.0
@@ -125,7 +126,7 @@ def _replace(
     try:
         generation.mkdir(parents=True)
         engines.get(spec.engine).prepare(spec, model, generation)
-        write_json(generation / "plan.json", _plan(spec, model, generation, port))
+        write_json(generation / "plan.json", _plan(spec, model, generation, port, live))
         pid = start_detached(
             [sys.executable, "-m", "goldpath.serving.supervisor", str(generation)],
             log=generation / "supervisor.log",
@@ -164,11 +165,15 @@ def _replace(
     return endpoint
 
 
-def _plan(spec: ServeSpec, model: Path, generation: Path, port: int) -> dict[str, Any]:
+def _plan(
+    spec: ServeSpec, model: Path, generation: Path, port: int, live: dict[str, Any] | None
+) -> dict[str, Any]:
     engine = engines.get(spec.engine)
     question = [{"role": "user", "content": "Say hello."}]
+    same = live is not None and _port_of(live["endpoint"]["url"]) == port
     return {
         "port": port,
+        "take_over": f"../{live['generation']}/{HAND_OVER}" if live and same else "",
         "command": engine.command(spec, model, generation, "{port}"),
         "environment": engine.environment(spec, generation),
         "health": engine.health,
@@ -207,8 +212,6 @@ def _await_ready(spec: ServeSpec, generation: Path, pid: int) -> dict[str, Any]:
 
 
 def _supervisors_words(generation: Path) -> str:
-    from goldpath.serving.supervisor import last_words
-
     with suppress(OSError):
         return last_words((generation / "supervisor.log").read_text("utf-8", "replace"))
     return "the supervisor ended"

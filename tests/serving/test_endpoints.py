@@ -33,7 +33,7 @@ from goldpath.core.errors import (
 from goldpath.core.process import sigterm_raises
 from goldpath.serving import endpoints, engines
 from goldpath.serving.backends import local
-from goldpath.serving.forward import Forwarder, free_port
+from goldpath.serving.forward import Forwarder, bind, free_port
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import last_words
@@ -174,7 +174,7 @@ def test_a_crash_is_mended(fake: FakeEngine, tiny: Path) -> None:
 @pytest.mark.parametrize("gone", [False, True])
 def test_without_an_engine_the_address_says_to_try_again(gone: bool) -> None:
     async def refused() -> tuple[int, bytes]:
-        forwarder = Forwarder(0)
+        forwarder = Forwarder(bind(0))
         forwarder.engine_port = free_port() if gone else None
         await forwarder.listen()
         try:

@@ -204,8 +204,8 @@ def test_two_processes_at_once_fetch_it_once(home: Path, model: Path) -> None:
 
 def parts(home: Path) -> list[tuple[Path, int]]:
     found = []
-    for path in (home / "models").rglob("*.part"):
-        with contextlib.suppress(FileNotFoundError):  # done just now
+    with contextlib.suppress(FileNotFoundError):  # renamed just now
+        for path in (home / "models").rglob("*.part"):
             found.append((path, path.stat().st_size))
     return found
 
