@@ -51,7 +51,10 @@ ALPHA = {"name": "lora_alpha", "type": "discrete", "list": [16, 32]}
             {"algorithm": "grid", "parameters": [RATE, RANK], "max_trials": 8},
             ["9 points", "Raise max_trials to 9"],
         ),
-        ({"early_stopping": {"algorithm": "medianstop", "start_step": 8}}, ["only 8 steps"]),
+        (
+            {"trial_steps": 8, "early_stopping": {"algorithm": "medianstop", "start_step": 8}},
+            ["only 8 steps"],
+        ),
         ({"max_trials": -1}, ["max_trials"]),
     ],
 )
