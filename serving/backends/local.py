@@ -221,7 +221,7 @@ def _hand_over(old: Path) -> None:
     """Wait until the old generation takes no more connections; end it where it does not notice."""
     until = time.monotonic() + _HANDOVER_S
     report = _report(old)
-    while time.monotonic() < until and is_same_process(report["pid"], report["pid_started"]):
+    while time.monotonic() < until and _alive(report):
         if _report(old).get("status") in ("draining", "stopped"):
             return
         time.sleep(_POLL_S)
@@ -262,8 +262,7 @@ def _live(folder: Path) -> dict[str, Any] | None:
         record = None
     for generation in folder.glob("g-*"):
         report = _report(generation)
-        alive = report.get("pid") and is_same_process(report["pid"], report["pid_started"])
-        if not alive and (record is None or record["generation"] != generation.name):
+        if not _alive(report) and (record is None or record["generation"] != generation.name):
             shutil.rmtree(generation, ignore_errors=True)
     return record
 
@@ -335,8 +334,12 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(generation, ignore_errors=True)
 
 
+def _alive(report: dict[str, Any]) -> bool:
+    return bool(report.get("pid")) and is_same_process(report["pid"], report["pid_started"])
+
+
 def _end(report: dict[str, Any]) -> None:
-    if report.get("pid") and is_same_process(report["pid"], report["pid_started"]):
+    if _alive(report):
         kill_tree(report["pid"], 5)
 
 
