@@ -26,7 +26,7 @@ from goldpath.core.progress import progress
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.sources import open_source
 from goldpath.core.uris import local_path
-from goldpath.training.modeling import load_tokenizer
+from goldpath.training.modeling import load_tokenizer, save_tokenizer
 from goldpath.training.results import BaseModelInfo
 from goldpath.training.specs import DEFAULT_MODEL
 
@@ -199,7 +199,7 @@ def _convert(gguf: Path, folder: Path) -> None:
                 f"{gguf} cannot be converted ({type(error).__name__}: {error})", "Reinstall the package."
             ) from error
         model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
         bar.advance()
     load_tokenizer(folder)
 

@@ -284,7 +284,7 @@ def save(job: Job, model: Any, tokenizer: Any) -> None:
     folder = job.out / "model"
     merged.config.use_cache = True
     merged.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    modeling.save_tokenizer(tokenizer, folder)
 
 
 def peak_memory() -> int:
