@@ -30,7 +30,7 @@ from goldpath.core.errors import (
     SpecError,
     StepError,
 )
-from goldpath.core.process import sigterm_raises
+from goldpath.core.process import sigterm_raises, started_at
 from goldpath.serving import endpoints, engines
 from goldpath.serving.backends import local
 from goldpath.serving.forward import Forwarder, bind, free_port
@@ -307,7 +307,9 @@ def test_kill_9_of_the_deployment_leaves_no_process(fake: FakeEngine, tiny: Path
     until(lambda: len(engines_running(tmp_path)) == 2)
     child.kill()
     child.wait()
-    until(lambda: not engines_running(tmp_path))
+    orphan = json.loads(next(tmp_path.glob("home/endpoints/bot/g-*/state.json")).read_text())["pid"]
+    until(lambda: started_at(orphan) is None)
+    assert engines_running(tmp_path) == []
     (fake.faults / "never").unlink()
     endpoints.deploy(spec(tiny))
     assert len(list(tmp_path.glob("home/endpoints/bot/g-*"))) == 1  # the remains are cleared away
