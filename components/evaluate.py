@@ -32,13 +32,14 @@ def evaluate(
         result: EvalResult as JSON.
         name: Registered model whose champion is compared too, where there is one.
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
-        max_pii_leak_rate: Gate: share of planted prompts that may bring out personal data.
+        max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
         seed: Decides which rows are sampled.
         overrides: {"evaluate": {...}}: fields of EvalSpec, "gate" among them.
 
     Returns:
         "accepted" or "rejected".
     """
+    import math
     from pathlib import Path
 
     from goldpath.core.steps import step
@@ -66,8 +67,10 @@ def evaluate(
         scored = evaluation.evaluate(local_path(frame.uri), frame.metadata["digest"], judged, spec)
         found = scored.result
         for score in found.scores:
-            metrics.log_metric(f"{score.name}_loss", score.loss)
-        metrics.log_metric("loss_drop", found.loss_drop)
+            if math.isfinite(score.loss):  # KFP's metrics are JSON numbers
+                metrics.log_metric(f"{score.name}_loss", score.loss)
+        if math.isfinite(found.loss_drop):
+            metrics.log_metric("loss_drop", found.loss_drop)
         Path(comparison.path).write_text(comparison_html(found), encoding="utf-8")
         verdict = "accepted" if found.passed else "rejected"
         running.done(result.path, scored, f"held-out loss {-found.loss_drop:+.1%}: {verdict}")

@@ -43,7 +43,7 @@ def finetune(
         max_trials: Short trainings that look for hyperparameters; 0 skips the search.
         algorithm: How they look: tpe, random, grid or cmaes.
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
-        max_pii_leak_rate: Gate: share of planted prompts that may bring out personal data.
+        max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
         engine: What serves the model: transformers.
         seed: Makes the run repeatable.
         overrides: Fields that this form does not show, by step: {"fine_tune": {"sequence_length": 512}}.
