@@ -154,7 +154,7 @@ class _Search:
                 self._run(number, bar)
             return
         with ThreadPoolExecutor(self.spec.parallel_trials, thread_name_prefix="trial") as pool:
-            futures = [pool.submit(self._run, number, bar) for number in numbers]
+            futures = [pool.submit(self._run_or_stop, number, bar) for number in numbers]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for future in done:
@@ -163,6 +163,13 @@ class _Search:
                 self.stopping.set()  # running trials end at their next measure
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _run_or_stop(self, number: int, bar: Bar) -> None:
+        try:
+            self._run(number, bar)
+        except BaseException:
+            self.stopping.set()  # here, before this thread takes the next trial
+            raise
 
     def _ask(self, number: int, point: dict[str, samplers.Value] | None = None) -> Asked:
         self.study.sampler = samplers.sampler(self.spec, number)
