@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -192,3 +193,10 @@ def test_the_checks_of_ci_are_targets_of_make() -> None:
     described = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(wanted[1].split()) <= described
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+@pytest.mark.xdist_group("alone")
+def test_groups_of_tests_stay_on_one_worker(request: pytest.FixtureRequest) -> None:
+    # pytest-xdist 3.8 loses them under pytest 9.2, and the golden path then runs once on every worker.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@alone"), "pin a pytest that pytest-xdist's loadgroup works with"
