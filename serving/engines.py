@@ -84,9 +84,8 @@ class Transformers:
             "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TOKENIZERS_PARALLELISM": "false",
-            # Threads that wait spin briefly, then sleep. On two idle cores a repeated 2,000-token context took 0.08 s to
-            # its first token, as with spinning for ever, against 0.11 s with sleep at once; beside five busy
-            # processes 0.5 s, where spinning for ever took 1.3 to 9 s.
+            # Threads that wait spin briefly, then sleep: as quick as spinning for ever on idle cores, and not many
+            # times slower than sleeping on busy ones. `benchmarks/bench_serve_threads.py` measures it.
             "GOMP_SPINCOUNT": "10000",
         }
 
