@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 
-.PHONY: help setup dev run report ui test lint types contracts wheel format lock links clean clean-state
+.PHONY: help setup dev run report ui test lint types contracts wheel bench picture format lock links clean clean-state
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -54,6 +54,12 @@ wheel: $(RUNTIME)  ## Build the wheel, install it elsewhere, import all of it th
 	rm -rf build/lib build/bdist.* build/wheel dist
 	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl build/wheel
+
+bench: $(TOOLS)  ## Measure the golden path (a quarter of an hour) and write the figures into the README
+	$(BIN)/python benchmarks/bench_golden_path.py --readme $(ARGS)
+
+picture: $(TOOLS)  ## Take the pictures of the docs from the report of the latest run (ARGS=RUN for another; needs Chromium)
+	$(BIN)/python docs/images/take.py $(ARGS)
 
 lock: $(TOOLS)  ## Write requirements/*.txt from what is installed in .venv
 	$(BIN)/python .ci/lock.py
