@@ -175,9 +175,7 @@ def _naive(
     )
 
 
-def _groups(
-    architecture: Architecture, tokens: int, dtype: str, tensor_parallel: int
-) -> list[LayerGroup]:
+def _groups(architecture: Architecture, tokens: int, dtype: str, tensor_parallel: int) -> list[LayerGroup]:
     _check_heads(architecture, tensor_parallel)
     alike: dict[tuple[object, ...], list[Layer]] = {}
     for layer in architecture.layers:

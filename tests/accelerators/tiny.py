@@ -64,7 +64,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_BASE, "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1},
     ),
     "qwen3": ("qwen3", {**_BASE, "head_dim": 16}),
-    "qwen3_moe": ("qwen3_moe", {**_BASE, **_EXPERTS, "num_experts": 8, "mlp_only_layers": [1], "head_dim": 16}),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {**_BASE, **_EXPERTS, "num_experts": 8, "mlp_only_layers": [1], "head_dim": 16},
+    ),
     "gemma": ("gemma", {**_BASE, "num_key_value_heads": 1, "head_dim": 16}),
     "gemma2": ("gemma2", {**_BASE, "head_dim": 16, "sliding_window": 16}),
     "gemma3": (
