@@ -39,7 +39,7 @@ class Architecture(Result):
     outside_parameters: int
     """Weights outside the layers: embeddings, learned positions, the last norm, an untied head."""
     assumed: tuple[str, ...] = ()
-    """What had to be assumed; empty for a known family."""
+    """What had to be assumed or was left out; mostly empty."""
 
     @property
     def parameters(self) -> int:
@@ -89,6 +89,10 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
         blueprint = catalogue.BUILDERS[kind](Fields(inner, name, defaults))
     else:
         blueprint = _unknown(Fields(inner, name), kind)
+    if inner is not config:
+        blueprint.assumed.append(
+            "only the language model is described: towers for images or sound are not counted"
+        )
     return _finish(blueprint, name, kind or "unknown", _dtype(inner))
 
 

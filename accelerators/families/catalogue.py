@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from goldpath.accelerators.families import decoders, experts, latent, windows
+from goldpath.accelerators.families import decoders, experts, hybrids, latent, windows
 from goldpath.accelerators.families.decoders import Decoder
 from goldpath.accelerators.families.parts import Blueprint
 from goldpath.accelerators.fields import Fields
@@ -97,6 +97,15 @@ def _builders() -> dict[str, Builder]:
         "deepseek_v3": latent.build,
         "falcon": decoders.build_falcon,
         "gpt_bigcode": decoders.build_bigcode,
+        "mamba": hybrids.build_mamba,
+        "mamba2": hybrids.build_mamba2,
+        "jamba": hybrids.build_jamba,
+        "bamba": hybrids.build_bamba,
+        "granitemoehybrid": hybrids.build_granite,
+        "falcon_h1": hybrids.build_falcon_h1,
+        "nemotron_h": hybrids.build_nemotron,
+        "qwen3_next": hybrids.build_qwen3_next,
+        "lfm2": hybrids.build_lfm2,
     }
 
 

@@ -113,6 +113,7 @@ def build_falcon(fields: Fields) -> Blueprint:
         norms=norms,
         norm_bias=True,
         tied=True,
+        dense_width="ffn_hidden_size",
     )
     return build(family, fields)
 
