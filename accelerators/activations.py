@@ -11,7 +11,7 @@ T: tokens in a batch; h: hidden size; q, k, v: elements of all heads' queries, k
 from __future__ import annotations
 
 from goldpath.accelerators.architecture import Architecture, Layer
-from goldpath.accelerators.linears import adapted_linears, gated, layer_adapters, linears
+from goldpath.accelerators.linears import FUSED_ATTENTION, FUSED_MLP, adapted_linears, gated, layer_adapters, linears
 from goldpath.accelerators.training_shape import TrainingShape
 
 QK_NORMS = {"qwen3", "qwen3_moe", "gemma3_text"}
@@ -22,6 +22,8 @@ LAYER_NORMS = {"gpt2", "gpt_neox", "falcon", "gpt_bigcode"}
 """Families with LayerNorm, of which only the input and two numbers a token are kept."""
 GELU_BY_HAND = {"gpt2"}
 """Families whose activation function is written out in Python: every intermediate result is kept."""
+DROPOUT = {"gpt2", "gpt_bigcode"}
+"""Families that drop out by default: attention is not fused on a CPU then, and keeps its probabilities."""
 
 
 def saved(architecture: Architecture, layer: Layer, shape: TrainingShape) -> int:
@@ -71,10 +73,13 @@ def _mixer(architecture: Architecture, layer: Layer, shape: TrainingShape) -> in
     hidden, size = architecture.hidden_size, shape.compute_bytes
     queries, keys = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
     values, out = layer.kv_heads * layer.value_dim, layer.heads * layer.value_dim
-    readers = len(linears(architecture, layer)) - 1 if layer.feed_forward == "none" else 3
-    if architecture.model_type in {"phi3", "gpt2", "gpt_neox", "falcon", "gpt_bigcode"}:
-        readers = 1
+    readers = 1 if architecture.model_type in FUSED_ATTENTION else 3
     bytes_ = _inputs(hidden, readers, shape) + _inputs(out, 1, shape, shared=True)
+    if architecture.model_type in FUSED_ATTENTION:
+        # Values are a view of the projection's output, which stays whole.
+        bytes_ += size * (hidden if layer.kv_heads != layer.heads else queries + keys)
+    if architecture.model_type in DROPOUT:
+        bytes_ += layer.heads * shape.sequence_length * (size + 1) + 3 * hidden
     if architecture.model_type in QK_NORMS:
         both = queries + keys
         bytes_ += (
@@ -129,7 +134,7 @@ def _feed_forward(architecture: Architecture, layer: Layer, shape: TrainingShape
     if not gated(architecture, layer):
         inner = 6 if architecture.model_type in GELU_BY_HAND else 1
         return _inputs(hidden, 1, shape) + inner * width * size + _inputs(width, 1, shape)
-    readers = 1 if architecture.model_type == "phi3" else 2
+    readers = 1 if architecture.model_type in FUSED_MLP else 2
     # gate, up, the activated gate; their product is what the last projection reads.
     inner = 3 * width * size
     last = _inputs(width, 1, shape) if shape.copies_adapter_inputs else width * size

@@ -125,7 +125,7 @@ def _head(architecture: Architecture, shape: TrainingShape) -> tuple[int, int]:
     """
     answers, vocab, hidden = shape.answers, architecture.vocab_size, architecture.hidden_size
     size, full = shape.compute_bytes, shape.method == "full"
-    chosen = answers * hidden * shape.stored_bytes
+    chosen = answers * hidden * shape.stored_bytes if full else 0
     copy = vocab * hidden * 2 + answers * hidden * 2 if shape.autocast else 0
     if shape.device == "cuda":
         tile = min(answers, _TILE[0]) * min(vocab, _TILE[1]) * size
