@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,3 +298,25 @@ def test_the_command_imports_no_engine() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bytes_per_token"] == 23_040
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "kv-cache.md").read_text()
+SHOWN: list[tuple[str, str]] = re.findall(
+    r"```console\n\$ goldpath (kv-cache [^\n]+)\n(.*?)\n```", PAGE, re.DOTALL
+)
+
+
+def test_the_page_has_examples() -> None:
+    assert len(SHOWN) == PAGE.count("```console") >= 5
+
+
+@pytest.mark.parametrize(("words", "output"), SHOWN)
+def test_the_page_shows_what_the_command_prints(words: str, output: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "goldpath.cli.main", *words.split()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    printed = [row.rstrip() for row in (done.stdout or done.stderr).rstrip().splitlines()]
+    assert printed == output.splitlines()
