@@ -103,6 +103,21 @@ def test_an_unknown_family_is_taken_as_a_plain_decoder_and_says_so() -> None:
     assert {(layer.kind, layer.window) for layer in sliding.layers} == {("sliding", 7)}
 
 
+@pytest.mark.parametrize(
+    "name", ["mamba", "bamba", "granitemoehybrid", "falcon_h1", "nemotron_h", "qwen3_next", "jamba"]
+)
+def test_an_unknown_family_that_keeps_states_is_not_guessed(name: str) -> None:
+    with pytest.raises(ModelError, match="model_type novel is not known, and "):
+        from_config({**tiny.raw(name), "model_type": "novel"}, "new")
+
+
+@pytest.mark.parametrize("field", ["num_kv_shared_layers", "index_head_dim", "mamba_d_state", "v_head_dim"])
+def test_an_unknown_family_whose_cache_differs_is_not_guessed(field: str) -> None:
+    with pytest.raises(ModelError, match=f"{field} means that its cache is not a plain decoder's"):
+        from_config({**LLAMA, "model_type": "novel", field: 2}, "new")
+    assert from_config({**LLAMA, "model_type": "novel", field: 0}, "new").layers
+
+
 @pytest.mark.parametrize("kind", ["bert", None])
 def test_an_unknown_family_without_the_usual_fields_is_refused(kind: str | None) -> None:
     with pytest.raises(ModelError, match=r"num_hidden_layers, vocab_size are missing.*Known: .*llama"):
