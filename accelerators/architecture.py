@@ -17,6 +17,31 @@ from goldpath.core.spec import Result
 __all__ = ["Architecture", "Layer", "StateCache", "from_config"]
 
 _DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "half": "fp16"}
+_UNMODELLED = (
+    "num_kv_shared_layers",
+    "index_head_dim",
+    "index_topk",
+    "compress_ratios",
+    "global_head_dim",
+    "num_global_key_value_heads",
+    "attn_type_list",
+    "state_size",
+    "ssm_state_size",
+    "ssm_cfg",
+    "hybrid_override_pattern",
+    "attn_layer_period",
+    "linear_attn_config",
+    "full_attention_interval",
+    "lru_width",
+    "block_types",
+    "conv_L_cache",
+    "per_layer_config",
+    "num_attention_heads_per_layer",
+    "cross_attention_layers",
+    "is_encoder_decoder",
+)
+"""Fields that change what is cached, in families that are not read here: guessing would be wrong."""
+_UNMODELLED_PREFIXES = ("mamba_", "linear_num_", "linear_key_")
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -116,6 +141,19 @@ def _unknown(fields: Fields, kind: str | None) -> Blueprint:
         raise ModelError(
             f"config of {fields.name}: model_type {kind or '(none)'} is not known, and {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing",
+            f"Known: {', '.join(sorted(catalogue.BUILDERS))}.",
+        )
+    special = [
+        key
+        for key, value in fields.config.items()
+        if value and (key in _UNMODELLED or key.startswith(_UNMODELLED_PREFIXES))
+    ]
+    if fields.get("v_head_dim") and not fields.get("kv_lora_rank"):
+        special.append("v_head_dim")
+    if special:
+        raise ModelError(
+            f"config of {fields.name}: model_type {kind or '(none)'} is not known, and {special[0]} means that its "
+            "cache is not a plain decoder's",
             f"Known: {', '.join(sorted(catalogue.BUILDERS))}.",
         )
     blueprint = latent.build(fields) if fields.get("kv_lora_rank") else build(catalogue.UNKNOWN, fields)

@@ -17,6 +17,7 @@ _ALIASES = {
     "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len"),
     "num_local_experts": ("num_experts", "n_routed_experts"),
 }
+_MOST_LAYERS = 10_000
 _REMEDY = "Correct it in config.json."
 
 
@@ -56,6 +57,17 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(key, f"is {_shown(value)}", f"a whole number from {least}")
         return value
+
+    def layers(self) -> int:
+        """How many layers there are.
+
+        Raises:
+            ModelError: it is missing, or no such number.
+        """
+        count = self.size("num_hidden_layers")
+        if count > _MOST_LAYERS:
+            raise self.wrong("num_hidden_layers", f"is {count}", f"at most {_MOST_LAYERS}")
+        return count
 
     def optional(self, key: str) -> int | None:
         """As `size`, or None where it is null or missing."""

@@ -46,12 +46,21 @@ def load(model: str) -> Architecture:
     name = _find(model)
     if name is None:
         raise _unknown(model)
+    return _known(name)
+
+
+def known() -> dict[str, Architecture]:
+    """The bundled models by name."""
+    return {name: _known(name) for name in _table()}
+
+
+def source(name: str) -> str:
+    """Where the facts about a bundled model come from: the address of its config.json."""
+    return str(_table()[name]["source"])
+
+
+def _known(name: str) -> Architecture:
     return from_config(_table()[name]["config"], name)
-
-
-def known() -> dict[str, str]:
-    """Names of the bundled models, each with the source of its facts."""
-    return {name: str(entry["source"]) for name, entry in _table().items()}
 
 
 @cache

@@ -99,10 +99,10 @@ def _list(as_json: bool) -> None:
 
     from goldpath.accelerators import models
 
-    found = {name: models.load(name) for name in models.known()}
+    found = models.known()
     if as_json:
         rows = [
-            {"name": name, "source": models.known()[name], "parameters": one.parameters}
+            {"name": name, "source": models.source(name), "parameters": one.parameters}
             for name, one in found.items()
         ]
         click.echo(json.dumps(rows, indent=2))
@@ -147,7 +147,7 @@ def _print(shown: KvCache, exact: KvCache | None, reuse: Offload | None) -> None
 def _print_naive(console: Console, naive: KvCache, exact: KvCache) -> None:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", padding=(0, 2))
+    table = Table(box=None, header_style="bold", padding=(0, 1))
     table.add_column("FORMULA")
     table.add_column("PER TOKEN", justify="right")
     table.add_column("TOTAL", justify="right")
@@ -166,7 +166,7 @@ def _print_naive(console: Console, naive: KvCache, exact: KvCache) -> None:
 def _print_groups(console: Console, needed: KvCache) -> None:
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", padding=(0, 2))
+    table = Table(box=None, header_style="bold", padding=(0, 1))
     table.add_column("LAYERS", justify="right")
     table.add_column("KEEP", no_wrap=True)
     for column in ("TOKENS", "PER TOKEN", "STATE", "A SEQUENCE"):

@@ -50,7 +50,7 @@ class Decoder:
 
 def build(family: Decoder, fields: Fields) -> Blueprint:
     """The blueprint of a plain decoder."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     vocab, sizes = fields.size("vocab_size"), family.heads(fields)
     norm = hidden * (2 if family.norm_bias else 1)
     mixer = _mixer(family, fields, hidden, sizes) + family.norms * norm // 2

@@ -102,7 +102,7 @@ def qwen2_moe(fields: Fields, index: int) -> Block | None:
 
 
 def _sparse(fields: Fields, index: int) -> bool:
-    dense = fields.indices("mlp_only_layers", fields.size("num_hidden_layers"))
+    dense = fields.indices("mlp_only_layers", fields.layers())
     step = fields.size("decoder_sparse_step", default=1)
     return index not in dense and fields.size("num_local_experts", least=0) > 0 and (index + 1) % step == 0
 
@@ -110,7 +110,7 @@ def _sparse(fields: Fields, index: int) -> bool:
 def llama4(fields: Fields, index: int) -> Block | None:
     """Experts and one shared expert in every `interleave_moe_layer_step`-th layer."""
     step = fields.size("interleave_moe_layer_step", default=1)
-    listed = fields.indices("moe_layers", fields.size("num_hidden_layers"))
+    listed = fields.indices("moe_layers", fields.layers())
     chosen = index in listed if fields.get("moe_layers") is not None else (index + 1) % step == 0
     width = fields.size("intermediate_size")
     return mixture(fields, width, shared=width) if chosen else None

@@ -60,7 +60,7 @@ def _blueprint(fields: Fields, layers: Sequence[Layer], heads: int, *, tied: boo
 
 
 def _pure(mixer: Callable[[Fields, int], Mixer], fields: Fields, *, tied: bool) -> Blueprint:
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     layer = _layer("state", None, 0, mixer(fields, hidden), Block.none(), hidden)
     return _blueprint(fields, [layer] * count, 0, tied=tied)
 
@@ -77,7 +77,7 @@ def build_mamba2(fields: Fields) -> Blueprint:
 
 def build_jamba(fields: Fields) -> Blueprint:
     """Jamba (arXiv 2403.19887): Mamba 1 with attention and experts at fixed periods."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     sizes, width = read_heads(fields), fields.size("intermediate_size")
     mixer = states.mamba1(fields, hidden, prefix="mamba_", norms=True)
     every, offset = _period(fields, "attn_layer", 8, 4)
@@ -103,7 +103,7 @@ def _period(fields: Fields, stem: str, period: int, offset: int) -> tuple[int, i
 
 def build_bamba(fields: Fields) -> Blueprint:
     """Bamba: Mamba 2, with attention in the layers of `attn_layer_indices`."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     attended = fields.indices("attn_layer_indices", count)
     listed = _parts(fields, "layer_types", count)
     parts = listed or ["attention" if index in attended else "state" for index in range(count)]
@@ -117,7 +117,7 @@ def _bamba_block(fields: Fields, hidden: int) -> Block:
 
 def build_granite(fields: Fields) -> Blueprint:
     """Granite 4: Mamba 2 and attention as `layer_types` says, with experts or, where it counts none, an MLP."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     parts = _parts(fields, "layer_types", count) or _parts(fields, "layers_block_type", count)
     parts = parts or ["state"] * count
     mixer = states.mamba2_of_hybrid(fields, hidden) if "state" in parts else None
@@ -147,7 +147,7 @@ def _interleaved(
 
 def build_falcon_h1(fields: Fields) -> Blueprint:
     """Falcon-H1: attention and Mamba 2 side by side in every layer."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     parts: list[Part] = ["both"] * count
     return _interleaved(fields, parts, states.mamba2_of_hybrid(fields, hidden), _bamba_block)
 
@@ -159,7 +159,11 @@ def build_nemotron(fields: Fields) -> Blueprint:
     if names is None and isinstance(pattern, str) and set(pattern) <= set(_NEMOTRON):
         names = [_NEMOTRON[sign] for sign in pattern]
     allowed = {**_PARTS, "moe": "feed-forward", "mlp": "feed-forward"}
-    if not isinstance(names, list) or not all(name in allowed for name in names) or not names:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and name in allowed for name in names)
+        or not names
+    ):
         raise fields.wrong(
             "layers_block_type", "is missing or has another name", f"{', '.join(allowed)}, one for each layer"
         )
@@ -194,7 +198,7 @@ def _nemotron_block(fields: Fields, hidden: int, name: str) -> Block:
 
 def build_qwen3_next(fields: Fields) -> Blueprint:
     """Qwen3-Next: a gated delta net, every fourth layer gated attention instead, and many small experts."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     sizes, mixer = read_heads(fields), states.delta_net(fields, hidden)
     every = fields.size("full_attention_interval", default=4)
     parts: list[Part] = ["state" if (index + 1) % every else "attention" for index in range(count)]
@@ -211,7 +215,7 @@ def build_qwen3_next(fields: Fields) -> Blueprint:
 
 def build_lfm2(fields: Fields) -> Blueprint:
     """LFM2: short convolutions with attention between them."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     attended = fields.indices("full_attn_idxs", count)
     listed = _parts(fields, "layer_types", count)
     parts = listed or ["attention" if index in attended else "state" for index in range(count)]

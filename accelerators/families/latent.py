@@ -10,7 +10,7 @@ from goldpath.accelerators.layers import Layer
 
 def build(fields: Fields) -> Blueprint:
     """One compressed vector of keys and values a token and layer, and one rotated key for all heads."""
-    hidden, count = fields.size("hidden_size"), fields.size("num_hidden_layers")
+    hidden, count = fields.size("hidden_size"), fields.layers()
     vocab, heads = fields.size("vocab_size"), fields.size("num_attention_heads")
     rank, rope = fields.size("kv_lora_rank"), fields.size("qk_rope_head_dim")
     nope, value = fields.size("qk_nope_head_dim"), fields.size("v_head_dim")

@@ -73,9 +73,8 @@ def chunks(fields: Fields, count: int) -> Windows:
     period = fields.size("no_rope_layer_interval")
     flags = given or [int((index + 1) % period != 0) for index in range(count)]
     if not isinstance(flags, list) or len(flags) != count:
-        raise fields.wrong(
-            "no_rope_layers", f"has {len(flags)} entries", f"one for each of the {count} layers"
-        )
+        given = f"has {len(flags)} entries" if isinstance(flags, list) else f"is {flags!r}"
+        raise fields.wrong("no_rope_layers", given, f"one for each of the {count} layers")
     kinds: list[Kind] = ["chunked" if rope else "full" for rope in flags]
     if fields.get("attention_chunk_size") is None:
         return _listed(fields, count) or all_full(fields, count)
