@@ -11,7 +11,14 @@ T: tokens in a batch; h: hidden size; q, k, v: elements of all heads' queries, k
 from __future__ import annotations
 
 from goldpath.accelerators.architecture import Architecture, Layer
-from goldpath.accelerators.linears import FUSED_ATTENTION, FUSED_MLP, adapted_linears, gated, layer_adapters, linears
+from goldpath.accelerators.linears import (
+    FUSED_ATTENTION,
+    FUSED_MLP,
+    adapted_linears,
+    gated,
+    layer_adapters,
+    linears,
+)
 from goldpath.accelerators.training_shape import TrainingShape
 
 QK_NORMS = {"qwen3", "qwen3_moe", "gemma3_text"}

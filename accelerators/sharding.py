@@ -38,7 +38,7 @@ def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> 
     """Weights, adapters, gradients and optimizer states of a run, on one GPU."""
     base = base_bytes(architecture, shape)
     if shape.sharding == "none":
-        return _whole(architecture, shape, trainable, base)
+        return _whole(shape, trainable, base)
     stage, n = _STAGE[shape.sharding], shape.gpus
     deepspeed = shape.sharding.startswith("zero")
     weights = -(-base // n) if stage == 3 else base
@@ -76,11 +76,12 @@ def nf4_bytes(weights: int, matrices: int) -> int:
     return weights // 2 + weights // 64 + 4 * (weights // (64 * 256)) + matrices * (4 * (16 + 256) + 4)
 
 
-def _whole(architecture: Architecture, shape: TrainingShape, trainable: int, base: int) -> States:
+def _whole(shape: TrainingShape, trainable: int, base: int) -> States:
     size = 4 if shape.method == "full" else shape.adapter_bytes
     adapters = 0 if shape.method == "full" else trainable * size
-    # Adam's states have the type of the weight.
-    return States(base, adapters, trainable * size, 2 * trainable * size, 0)
+    # Adam's states have the type of the weight. DistributedDataParallel copies gradients into buckets.
+    buckets = trainable * size if shape.gpus > 1 else 0
+    return States(base, adapters, trainable * size, 2 * trainable * size, buckets)
 
 
 def _gathered(architecture: Architecture, shape: TrainingShape, trainable: int) -> int:

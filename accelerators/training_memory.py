@@ -18,7 +18,7 @@ CUDA_CONTEXT = 600 * MIB
 """CUDA's context with the kernels of PyTorch, cuBLAS and its workspace, on each GPU."""
 CACHE_SHARE = 0.04
 """What PyTorch's caching allocator holds beyond the tensors: pieces too small to use again."""
-CPU_PROCESS = 900 * MIB
+CPU_PROCESS = 560 * MIB
 """A training process on a CPU without its model: Python, PyTorch, transformers, TRL and the data."""
 CPU_SHARE = 0.01
 _TILE = (4096, 32768)
@@ -91,8 +91,10 @@ def _worst(architecture: Architecture, shape: TrainingShape, whole: int) -> tupl
         done += _layer_parameters(architecture, shape, index) * per_weight
         moments.append(("backward", live, 0, max(before, int(done))))
     if full and architecture.tied_embeddings:
-        # The embedding's own gradient, beside the one that the output head had left for it.
-        moments.append(("embedding gradient", int(head), 0, whole))
+        # The embedding's own gradient beside the one that the output head had left for it. On a CPU in fp32 that one is
+        # a transposed view, so that the sum is a third tensor.
+        views = 2 if shape.device == "cpu" and shape.precision == "fp32" else 1
+        moments.append(("embedding gradient", int(head) * views, 0, whole))
     moments.append(("optimizer step", 0, 0, whole))
     return max(moments, key=lambda moment: moment[1] + moment[2] + moment[3])
 
@@ -114,7 +116,8 @@ def _outside(architecture: Architecture, shape: TrainingShape) -> int:
     dim = max((layer.head_dim for layer in architecture.layers), default=0)
     rotary = 2 * dim * shape.stored_bytes
     mask = shape.sequence_length if shape.masked and shape.attention != "flash" else 0
-    return shape.tokens * (activations.norm(architecture, shape) + rotary + mask + 5 * 8)
+    last = 2 * architecture.hidden_size * shape.stored_bytes if shape.gradient_checkpointing else 0
+    return shape.tokens * (activations.norm(architecture, shape) + rotary + mask + last + 5 * 8)
 
 
 def _head(architecture: Architecture, shape: TrainingShape) -> tuple[int, int]:

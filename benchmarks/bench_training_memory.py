@@ -126,7 +126,8 @@ def row(case: Combination, device: str, instrument: str, found: dict[str, int]) 
     wanted = guess.total if instrument == "resident memory" else guess.tensors
     error = wanted / found["measured"] - 1
     print(
-        f"{case.label:<58} {wanted / MIB:>9,.0f} {found['measured'] / MIB:>9,.0f} {error:>+7.1%}  {guess.peak}",
+        f"{case.label:<58} {wanted / MIB:>9,.0f} {found['measured'] / MIB:>9,.0f} {error:>+7.1%}  "
+        f"{found.get('process', 0) / MIB:>6,.0f}  {guess.peak}",
         flush=True,
     )
     return {
@@ -169,7 +170,7 @@ def main() -> None:
         print(json.dumps({"measured": track(LARGE[given.track])}))
         return
     instrument = "resident memory" if given.device == "cpu" else "max_memory_allocated"
-    print(f"{'combination':<58} {'estimate':>9} {'measured':>9} {'error':>7}  MiB; peak")
+    print(f"{'combination':<58} {'estimate':>9} {'measured':>9} {'error':>7} {'process':>7}  peak (MiB)")
     numbers = range(len(SMALL)) if given.only is None else [given.only]
     small = [
         row(SMALL[n], given.device, instrument, child(["--measure", str(n), "--device", given.device]))
