@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from goldpath.accelerators.catalogue import Gpu, find, gpus, profiles
+from goldpath.accelerators.catalogue import Gpu, Profile, find, gpus, profiles
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Result
 
@@ -23,11 +23,16 @@ class Place(Result):
     sms: int
     count: int = 1
     bf16: bool = True
+    cost: int = 0
+    """Bytes that it is counted with when places are compared; 0: those that it has."""
 
     @property
     def cost_order(self) -> tuple[int, int, str]:
-        """What "cheaper" means: less memory over all devices, then fewer SMs. No prices are known."""
-        return self.has * self.count, self.sms * self.count, self.request
+        """What "cheaper" means: less memory over all devices, then fewer SMs. No prices are known.
+
+        A slice that is all of a GPU is no cheaper than the GPU, and needs MIG switched on: it comes after it.
+        """
+        return (self.cost or self.has) * self.count, self.sms * self.count, self.request
 
 
 def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
@@ -71,17 +76,20 @@ def _chosen(names: str | Iterable[str]) -> list[Gpu]:
 
 def _slices(chosen: list[Gpu]) -> list[Place]:
     """A profile of one name is one request, whichever GPU serves it: it has what the smallest of them gives."""
-    found: dict[str, list[tuple[Gpu, int, int]]] = {}
+    found: dict[str, list[tuple[Gpu, Profile]]] = {}
     for gpu in chosen:
         for profile in profiles(gpu):
             if "+" not in profile.name:
-                found.setdefault(profile.name, []).append((gpu, profile.usable_bytes, profile.sms))
-    return [
-        Place(
-            request=f"mig:{name}",
-            gpus=tuple(gpu.name for gpu, _, _ in rows),
-            has=min(has for _, has, _ in rows),
-            sms=min(sms for _, _, sms in rows),
-        )
-        for name, rows in found.items()
-    ]
+                found.setdefault(profile.name, []).append((gpu, profile))
+    return [_slice(name, rows) for name, rows in found.items()]
+
+
+def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
+    all_of_it = max(profile.memory_slices for profile in rows[0][0].mig) == rows[0][1].memory_slices
+    return Place(
+        request=f"mig:{name}",
+        gpus=tuple(gpu.name for gpu, _ in rows),
+        has=min(profile.usable_bytes for _, profile in rows),
+        sms=min(profile.sms for _, profile in rows),
+        cost=max(gpu.usable_bytes for gpu, _ in rows) + 1 if all_of_it else 0,
+    )
