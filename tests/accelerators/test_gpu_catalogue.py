@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from goldpath.accelerators import catalogue
@@ -65,6 +67,14 @@ def test_a_gpu_is_found_as_people_and_nodes_write_it(given, name):
     assert catalogue.find(given).name == name
 
 
+@pytest.mark.parametrize("gpu", catalogue.gpus(), ids=lambda gpu: gpu.name)
+def test_a_name_is_words_of_every_product_in_their_order(gpu):
+    """So a request `whole:NAME` selects nodes by their label, whichever product they have."""
+    words = r"([ -].*)?[ -]".join(map(re.escape, gpu.name.split("-")))
+    for product in (*gpu.products, *gpu.labels):
+        assert re.search(rf"(^|[ -]){words}([ -]|$)", product, re.IGNORECASE)
+
+
 def test_precision_follows_the_generation():
     assert [catalogue.find(name).bf16 for name in ("V100-16GB", "T4", "A30", "H100")] == [
         False,
@@ -97,4 +107,4 @@ def test_both_spellings_of_media_extensions_are_one_profile():
     plus, dot = (catalogue.check_profile("A100-40GB", name) for name in ("1g.5gb+me", "1g.5gb.me"))
     assert plus == dot
     assert plus.resource_name == "1g.5gb.me"
-    assert [gpu.name for gpu in catalogue.gpus_with("1g.5gb.me")] == ["A100-40GB-PCIe", "A100-40GB"]
+    assert [gpu.name for gpu in catalogue.gpus_with("1g.5gb.me")] == ["A100-40GB"]

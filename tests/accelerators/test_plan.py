@@ -119,7 +119,7 @@ def test_auto_is_the_cheapest_with_the_margin():
     assert plan.choose(70 * GIB, "A100-80GB") == "whole:A100-80GB"  # not its slice of the same size
     assert plan.choose(30 * GIB, "L4,A100-80GB") == "mig:3g.40gb"
     assert plan.choose(30 * GIB, ["H100"], count=2) == "whole:H100*2"
-    with pytest.raises(SpecError, match="it needs 100.0 GiB and the largest choice, whole:L4, has 21.9 GiB"):
+    with pytest.raises(SpecError, match=r"it needs 100.0 GiB and the largest choice, whole:L4, has 21.9 GiB"):
         plan.choose(100 * GIB, "L4")
 
 

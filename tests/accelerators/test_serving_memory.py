@@ -87,9 +87,9 @@ def test_a_smaller_share_of_the_gpu_needs_a_larger_gpu():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(SpecError, match="context is 131073 and .*131072 positions"):
+    with pytest.raises(SpecError, match=r"context is 131073 and .*131072 positions"):
         serving_memory.estimate(LLAMA, shape(context=131_073))
-    with pytest.raises(SpecError, match="utilization is 1.5"):
+    with pytest.raises(SpecError, match=r"utilization is 1.5"):
         shape(utilization=1.5)
     with pytest.raises(SpecError, match="dtype is 'fp7'"):
         serving_memory.estimate(LLAMA, shape(kv_dtype="fp7"))
