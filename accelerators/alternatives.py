@@ -14,6 +14,7 @@ from goldpath.accelerators.training_shape import TrainingShape
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Result
 
+_SHARDED = "GPUs with fsdp"
 Changes = list[tuple[str, dict[str, Any]]]
 """What to say, and the fields of the shape that it changes."""
 
@@ -37,7 +38,7 @@ def for_training(
         for words, values in single
     ]
     if any(row.request for row in rows):
-        return tuple(rows)
+        return tuple(_without_more_gpus(rows))
     said: dict[frozenset[str], str] = {}
     values: dict[str, Any] = {}
     for words, change in single:
@@ -49,6 +50,15 @@ def for_training(
             if rows[-1].request:
                 break
     return tuple(rows)
+
+
+def _without_more_gpus(rows: list[Alternative]) -> list[Alternative]:
+    """Once so many GPUs fit, more of them are no news."""
+    kept: list[Alternative] = []
+    for row in rows:
+        if not (kept and _SHARDED in kept[-1].change and kept[-1].request and _SHARDED in row.change):
+            kept.append(row)
+    return kept
 
 
 def _changes(shape: TrainingShape) -> Changes:
@@ -65,7 +75,7 @@ def _changes(shape: TrainingShape) -> Changes:
         half = shape.sequence_length // 2
         changes.append((f"sequence_length {half}", {"sequence_length": half}))
     more = [n for n in (2, 4, 8, 16, 32, 64) if n > shape.gpus]
-    changes += [(f"{n} GPUs with fsdp", {"gpus": n, "sharding": "fsdp"}) for n in more[:4]]
+    changes += [(f"{n} {_SHARDED}", {"gpus": n, "sharding": "fsdp"}) for n in more[:4]]
     return changes
 
 

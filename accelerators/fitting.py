@@ -78,7 +78,7 @@ def _row(
     elif fits:
         why = note.strip()
     else:
-        why = f"lacks {gib(need - room)}{note}; most of it is {named(largest)}"
+        why = f"lacks {gib(need - room)}{note}; the largest part: {named(largest)}"
     return Row(
         request=place.request,
         gpus=place.gpus,
@@ -93,11 +93,13 @@ def _row(
 
 def named(component: str) -> str:
     """A component's name for a person."""
-    return {
+    names = {
         "kv_cache": "the KV cache",
         "framework": "the framework",
         "gathered": "what sharding gathers",
-    }.get(component, component)
+        "optimizer": "optimizer states",
+    }
+    return names.get(component, component)
 
 
 def gib(size: int) -> str:

@@ -89,7 +89,7 @@ def _worst(architecture: Architecture, shape: TrainingShape, whole: int) -> tupl
         worked = activations.working(architecture, layer, shape)
         live = outside // 2 + sum(kept[: index + 1]) + again + worked
         done += _layer_parameters(architecture, shape, index) * per_weight
-        moments.append(("backward", live, 0, max(before, int(done))))
+        moments.append(("backward pass", live, 0, max(before, int(done))))
     if full and architecture.tied_embeddings:
         # The embedding's own gradient beside the one that the output head had left for it. On a CPU in fp32 that one is
         # a transposed view, so that the sum is a third tensor.

@@ -116,7 +116,7 @@ class TrainingMemory(Result):
     framework: int
     """CUDA context and libraries, and what the allocator cannot use; on a CPU the process without its tensors."""
     peak: str
-    """The moment at which all of it is needed: `loss`, `backward`, `embedding gradient` or `optimizer step`."""
+    """The moment at which all of it is needed: `loss`, `backward pass`, `embedding gradient` or `optimizer step`."""
     trainable_parameters: int
     assumed: tuple[str, ...] = ()
 

@@ -89,6 +89,9 @@ def test_adapters_are_counted_as_peft_makes_them(kind):
 
 
 KEPT = [
+    # A GPU has autocast for LoRA too; what autograd keeps under it is the same on a CPU.
+    ("llama", "lora", "bf16", "cuda"),
+    ("qwen3", "lora", "bf16", "cuda"),
     ("llama", "full", "fp32", True),
     ("llama", "full", "fp32", False),
     ("llama", "full", "bf16", True),
@@ -108,12 +111,13 @@ def test_what_autograd_keeps_of_a_layer_is_counted_to_the_byte(kind, method, pre
     from goldpath.accelerators import activations
 
     length, batch = 64, 2
+    device, packed = ("cuda", True) if packed == "cuda" else ("cpu", packed)
     run = shape(
         method=method,
         precision=precision,
         sequence_length=length,
         batch_size=batch,
-        device="cpu",
+        device=device,
         packing=packed,
     )
     real = kept_by_a_layer(kind, run, packed)
@@ -161,7 +165,7 @@ def kept_by_a_layer(kind: str, run: TrainingShape, packed: bool) -> int:
         places[:, run.sequence_length // 2 :] -= run.sequence_length // 2
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=run.autocast),
+        torch.autocast("cpu", torch.bfloat16, enabled=run.autocast or run.device == "cuda"),
     ):
         model(input_ids=ids, position_ids=places, use_cache=False).logits.sum()
     return sum(tensor.untyped_storage().nbytes() for tensor, mine in kept.values() if mine)
@@ -200,7 +204,7 @@ def test_the_peak_moves_with_the_run():
     small = estimate(models.load("Llama-3.2-1B"), shape(**tiny))
     assert small.peak == "embedding gradient"  # tied: the output head's gradient waits for the embedding's
     untied = estimate(models.load("Llama-3.1-8B"), shape(**tiny))
-    assert untied.peak in ("optimizer step", "backward")
+    assert untied.peak in ("optimizer step", "backward pass")
     assert estimate(models.load("Llama-3.2-1B"), shape(sequence_length=4096, device="cpu")).peak == "loss"
 
 
