@@ -18,18 +18,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from goldpath.core.digest import digest_bytes, digest_file, digest_manifest
 from goldpath.core.errors import MachineError, ModelError, from_os_error
 from goldpath.core.fetch import fetch
 from goldpath.core.files import link_or_copy, read_json, write_json
+from goldpath.core.locks import locked
 from goldpath.core.modelfiles import check_model_folder
 from goldpath.core.progress import emit
 from goldpath.core.settings import state
@@ -37,6 +36,7 @@ from goldpath.core.sources import Source, is_network, open_source
 from goldpath.serving.results import CachedModel
 from goldpath.serving.specs import CacheSpec
 
+_WHAT = "model cache"
 # Weights in other formats that model repositories hold beside their safetensors.
 _OTHER_WEIGHTS = (
     ".bin",
@@ -65,10 +65,10 @@ def warm(spec: CacheSpec) -> CachedModel:
     root = state("models")
     slot = _Slot(root, digest_bytes(uri.encode())[:32])
     try:
-        with _locked(root / "locks" / f"{slot.key}.lock"):
+        with locked(root / "locks" / f"{slot.key}.lock", _WHAT):
             fetched, files = _bring(spec, uri, slot)
             folder = root / "snapshots" / digest_manifest(files)
-            with _locked(root / "locks" / "commit.lock"):
+            with locked(root / "locks" / "commit.lock", _WHAT):
                 _link_snapshot(root, folder, files)
             _check(folder, spec.uri)
     except OSError as error:
@@ -237,18 +237,3 @@ def _link_snapshot(root: Path, folder: Path, files: dict[str, str]) -> None:
         if not (target.is_file() and (target.samefile(blob) or digest_file(target) == digest)):
             target.parent.mkdir(parents=True, exist_ok=True)
             _place(blob, target)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit("waiting", what="model cache")  # another run is warming the same model
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

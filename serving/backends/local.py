@@ -21,27 +21,27 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from goldpath.core.digest import digest_json, digest_manifest, manifest
 from goldpath.core.errors import InputError, MachineError, StepError, from_os_error
 from goldpath.core.files import read_json, write_json, write_text
+from goldpath.core.locks import locked
 from goldpath.core.modelfiles import check_model_folder
+from goldpath.core.ports import bind
 from goldpath.core.process import is_same_process, kill_tree, start_detached, started_at
-from goldpath.core.progress import emit, progress
+from goldpath.core.progress import progress
 from goldpath.core.settings import state
 from goldpath.core.uris import local_path
 from goldpath.serving import engines
-from goldpath.serving.forward import bind
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import HAND_OVER, last_words
 
+_LOCK = ".lock"
+"""One deployment at a time, so that two of them cannot choose the same port."""
 _POLL_S = 0.2
 _HANDOVER_S = 5.0
 MAX_RESTARTS = 5
@@ -58,7 +58,7 @@ def deploy(spec: ServeSpec) -> Endpoint:
     digest = digest_manifest(manifest(model))
     root = state("endpoints")
     try:
-        with _locked(root / ".lock"):
+        with locked(root / _LOCK, "endpoints"):
             live = _live(root / spec.name)
             if live is not None and _adoptable(live, spec, digest):
                 endpoint = Endpoint.model_validate(live["endpoint"])
@@ -341,18 +341,3 @@ def _alive(report: dict[str, Any]) -> bool:
 def _end(report: dict[str, Any]) -> None:
     if _alive(report):
         kill_tree(report["pid"], 5)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One deployment at a time, so that two of them cannot choose the same port."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit("waiting", what="endpoints")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

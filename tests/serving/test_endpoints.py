@@ -30,10 +30,11 @@ from goldpath.core.errors import (
     SpecError,
     StepError,
 )
+from goldpath.core.ports import bind, free_port
 from goldpath.core.process import sigterm_raises, started_at
 from goldpath.serving import endpoints, engines
 from goldpath.serving.backends import local
-from goldpath.serving.forward import Forwarder, bind, free_port
+from goldpath.serving.forward import Forwarder
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import last_words
