@@ -57,7 +57,8 @@ def warm(spec: CacheSpec) -> CachedModel:
     """Bring a model into the cache, or verify that it is there, and hand it out.
 
     Raises:
-        ModelError: nothing at the source, no permission to read it, pickled or damaged weights.
+        ModelError: nothing at the source, no permission to read it, pickled or damaged weights, another model than
+            the one that `spec.model_digest` names.
         MachineError: no network and the model is not in the cache; the disk is full or read-only.
     """
     began = monotonic()
@@ -67,6 +68,7 @@ def warm(spec: CacheSpec) -> CachedModel:
     try:
         with locked(root / "locks" / f"{slot.key}.lock", _WHAT):
             fetched, files = _bring(spec, uri, slot)
+            _require(spec, files)
             folder = root / "snapshots" / digest_manifest(files)
             with locked(root / "locks" / "commit.lock", _WHAT):
                 _link_snapshot(root, folder, files)
@@ -99,18 +101,22 @@ class _Slot:
     def incoming(self) -> Path:
         return self.root / "incoming" / self.key
 
-    def known(self) -> dict[str, dict[str, Any]]:
-        """Name to `{"version", "size", "sha256"}` as of the last fetch."""
+    def known(self, digest: str) -> dict[str, dict[str, Any]]:
+        """Name to `{"version", "size", "sha256"}` as of the last fetch; empty where that was another model.
+
+        A source that was put right may have its old times: where another model is asked for, they prove nothing.
+        """
         if not self.index.exists():
             return {}
         with suppress(MachineError, KeyError, TypeError):
-            return dict(read_json(self.index)["files"])
+            index = read_json(self.index)
+            return dict(index["files"]) if digest in ("", index["digest"]) else {}
         return {}
 
 
 def _bring(spec: CacheSpec, uri: str, slot: _Slot) -> tuple[int, dict[str, str]]:
     """Make all blobs of the model stand; returns the bytes fetched and the manifest."""
-    known = slot.known()
+    known = slot.known(spec.model_digest)
     try:
         source = open_source(uri, ModelError)
     except MachineError:  # no network: what we have is verified, so it can be used
@@ -153,6 +159,7 @@ def _fetch_missing(
         for name, digest in standing.items():
             link_or_copy(slot.root / "blobs" / digest, slot.incoming / name)
         _check(slot.incoming, spec.uri)
+        _require(spec, {**standing, **got})
         for name, digest in got.items():
             _add_blob(slot.incoming / name, slot.root / "blobs" / digest)
     except (ModelError, MachineError) as error:
@@ -169,6 +176,17 @@ def _check(folder: Path, uri: str) -> None:
         check_model_folder(folder)
     except ModelError as error:  # the user knows the source, not our folder
         raise ModelError(error.message.replace(str(folder), uri), error.remedy) from error
+
+
+def _require(spec: CacheSpec, manifest: dict[str, str]) -> None:
+    """Refuse what is not the model that was asked for, before it can be served."""
+    digest = digest_manifest(manifest)
+    if spec.model_digest and digest != spec.model_digest:
+        raise ModelError(
+            f"{spec.uri} was changed after it was registered: its digest is {digest[:12]}, the registered one's "
+            f"{spec.model_digest[:12]}",
+            "Run the pipeline again: it makes damaged files anew.",
+        )
 
 
 def _note(slot: _Slot, uri: str, source: Source, manifest: dict[str, str]) -> None:
