@@ -8,8 +8,8 @@
       index/<key>.json         what a source held when it was fetched: names, versions, digests
       incoming/<key>/          a fetch under way, or interrupted: the next one goes on from here
 
-Reading and hashing is the only way to see a changed bit, and costs 0.2 s for 270 MB: so every warm-up verifies every
-file in full. A damaged or missing file is fetched again, the others stay.
+Reading and hashing is the only way to see a changed bit, so every warm-up verifies every file in full. A
+damaged or missing file is fetched again, the others stay.
 """
 
 from __future__ import annotations
