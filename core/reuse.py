@@ -9,18 +9,17 @@ written last, makes it whole. A slot whose files changed or vanished is built ag
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from goldpath.core.digest import digest_json, manifest
-from goldpath.core.errors import GoldpathError, from_os_error
+from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_json
+from goldpath.core.locks import locked
 from goldpath.core.progress import emit
 from goldpath.core.settings import state
 from goldpath.core.spec import Result
@@ -68,7 +67,7 @@ def reuse(
     key = digest_json({"kind": kind, **inputs})[:32]
     root = state("store", kind)
     slot = root / key
-    with _locked(root / f".{key}.lock", kind):
+    with locked(root / f".{key}.lock", kind):
         found = _load(slot, model)
         if found is not None:
             emit("reused", what=kind, key=key)
@@ -86,22 +85,6 @@ def reuse(
             {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
         )
     return Reused(result, slot, key, reused=False)
-
-
-@contextmanager
-def _locked(path: Path, kind: str) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit("waiting", what=kind)  # another run is building it
-        lock.acquire()
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _load(slot: Path, model: type[R]) -> R | None:

@@ -176,6 +176,25 @@ def test_summary_says_what_to_do_next(finished, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("passed", "changes", "says"),
+    [
+        (True, {"champion": "2"}, "bot version 3, not champion (version 2 is)\n"),
+        (False, {"champion": "2", "accepted": False}, "(version 2 is); rejected by the gate, not served\n"),
+        (False, {}, "bot version 3, rejected by the gate; the champion as before\n"),
+    ],
+)
+def test_summary_says_what_became_of_the_model(finished, capsys, passed, changes, says):
+    from goldpath.cli.summary import print_summary
+
+    for step, changed in (("evaluate", {"passed": passed}), ("register_model", changes)):
+        file = finished.folder / "results" / f"{step}.json"
+        body = json.loads(file.read_text())
+        write_json(file, {**body, "result": {**body["result"], **changed}})
+    print_summary(finished)
+    assert says in capsys.readouterr().out
+
+
 def test_pipelines_show_and_compile(tmp_path):
     fields = json.loads(goldpath("pipelines", "show", "finetune", "--json").stdout)
     assert [field["name"] for field in fields][:2] == ["dataset", "model"]

@@ -222,6 +222,6 @@ def test_a_lock_that_cannot_be_made_is_named(home: Path, monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("goldpath.core.reuse.FileLock.acquire", refuse)
+    monkeypatch.setattr("goldpath.core.locks.FileLock.acquire", refuse)
     with pytest.raises(MachineError, match="the disk is full"):
         reuse("sum", {}, Sum, never)

@@ -5,6 +5,7 @@ Three runs in this order, as a user would: a first one, the same again, and one 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,8 @@ def test_the_endpoint_outlives_the_run_and_serves_the_tuned_model(place, first):
     import openai
 
     steps = steps_of(place, first["run"])
-    assert steps["deploy"]["result"]["model_digest"] == steps["warm_cache"]["result"]["digest"]
+    registered = steps["register_model"]["result"]["lineage"]["model_digest"]
+    assert steps["deploy"]["result"]["model_digest"] == registered
     client = openai.OpenAI(base_url=first["endpoint"]["url"], api_key="none")
     answer = client.chat.completions.create(
         model=first["endpoint"]["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=4
@@ -175,7 +177,9 @@ def test_a_model_below_the_gate_is_rejected_and_not_deployed(place, first, rejec
     assert set(steps) == COMPONENTS - {"warm_cache", "deploy", "probe"}
     assert rejected["evaluation"]["passed"] is False
     assert "endpoint" not in rejected
-    assert "rejected" in Path(rejected["report"]).read_text(encoding="utf-8").lower()
+    (headline,) = re.findall(r"<h1>(.*?)</h1>", Path(rejected["report"]).read_text(encoding="utf-8"))
+    assert headline == "Version 1 was rejected by the gate"
+    assert rejected["model"]["champion"] == "1", "the same model stays champion"
 
 
 def test_a_second_run_with_the_same_name_is_refused_and_harms_nothing(place, rejected):
