@@ -17,7 +17,7 @@ from goldpath.core.files import read_json, require_space, write_json
 from goldpath.core.modelfiles import check_model_folder, count_parameters, weight_files
 from goldpath.core.progress import Bar, progress
 from goldpath.core.reuse import Reused, reuse
-from goldpath.training import modeling, packing
+from goldpath.training import frames, modeling
 from goldpath.training.backends import local
 from goldpath.training.job import Job, heard
 from goldpath.training.results import TrainResult
@@ -135,7 +135,9 @@ def fine_tune(
 
 def _code() -> str:
     """Digest of what decides how a training ends: our code and the libraries that compute."""
-    ours = code_digest(*(f"training.{name}" for name in ("worker", "job", "loop", "modeling", "packing")))
+    ours = code_digest(
+        *(f"training.{name}" for name in ("worker", "job", "loop", "modeling", "packing", "frames"))
+    )
     return digest_json([ours, *(version(name) for name in ("torch", "transformers", "trl", "peft"))])
 
 
@@ -179,7 +181,7 @@ def _preflight(frame: Path, base: Path, spec: TrainSpec, out: Path, save_model: 
     if spec.method == "qlora":
         modeling.require_quantization()
     for split in ("train", "validation"):
-        packing.require_rows(frame / f"{split}.parquet")
+        frames.require_rows(frame / f"{split}.parquet")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,19 @@ def test_the_checks_of_ci_are_targets_of_make() -> None:
     described = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(wanted[1].split()) <= described
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_a_warning_from_our_code_fails_a_test() -> None:
+    """From a line of ours that warns itself, and from one that a library points at."""
+    ours: dict[str, object] = {"__name__": "goldpath.core.files", "warn": warnings.warn}
+    exec("def itself(): warn('old', DeprecationWarning)\ndef calls(library): library()", ours)
+    itself, calls = ours["itself"], ours["calls"]
+    assert callable(itself)
+    assert callable(calls)
+    with pytest.raises(DeprecationWarning):
+        itself()
+    with pytest.raises(FutureWarning):
+        calls(lambda: warnings.warn("old", FutureWarning, stacklevel=2))
 
 
 @pytest.mark.xdist_group("alone")
