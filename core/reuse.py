@@ -2,8 +2,8 @@
 
 Each piece of work has a slot, `GOLDPATH_HOME/store/<kind>/<key>/`, where the key is a digest over the kind, the
 inputs (by content digest, never by path), the parameters and our code. A slot is built under a lock, so that two
-runs at once do it once; an interrupted build leaves its partial files (checkpoints) for the next try; `result.json`,
-written last, makes it whole. A slot whose files changed or vanished is built again.
+runs at once do it once; an interrupted build may leave its partial files (checkpoints) for the next try;
+`result.json`, written last, makes it whole. A slot whose files changed or vanished is built again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def reuse(
         model: the type of the result.
         build: does the work into the folder it is given and returns the result.
         keep_partial: leave files of an interrupted build in place (checkpoints), so that the next build can go on
-            from them; without it, a build starts in an empty folder.
+            from them; without it, a build that fails leaves nothing, and each starts in an empty folder.
 
     Raises:
         GoldpathError: whatever `build` raises.
@@ -78,12 +78,17 @@ def reuse(
         if slot.exists() and (damaged or not keep_partial):
             shutil.rmtree(slot)
         slot.mkdir(parents=True, exist_ok=True)
-        result = build(slot)
-        files = manifest(slot)
-        write_json(
-            slot / _RESULT,
-            {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
-        )
+        try:
+            result = build(slot)
+            files = manifest(slot)
+            write_json(
+                slot / _RESULT,
+                {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
+            )
+        except BaseException:
+            if not keep_partial:
+                shutil.rmtree(slot, ignore_errors=True)
+            raise
     return Reused(result, slot, key, reused=False)
 
 
