@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -207,6 +209,12 @@ def test_a_warning_from_our_code_fails_a_test() -> None:
         itself()
     with pytest.raises(FutureWarning):
         calls(lambda: warnings.warn("old", FutureWarning, stacklevel=2))
+
+
+def test_the_figures_in_the_readme_are_the_measured_ones() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "bench_golden_path.py"))
+    measured = json.loads((ROOT / "benchmarks" / "results" / "golden_path.json").read_text())
+    assert script["table"](measured) in (ROOT / "README.md").read_text(), "`make bench` writes both"
 
 
 @pytest.mark.xdist_group("alone")
