@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from goldpath.core.digest import code_digest, digest_file, digest_json, digest_manifest, manifest
+from goldpath.core.digest import code_digest, digest_file, digest_json, digest_manifest, manifest, versions
 from goldpath.core.errors import ModelError
 from goldpath.core.fetch import fetch
 from goldpath.core.files import require_space
@@ -34,7 +34,7 @@ _PACKAGE = "package://"
 _KNOWN = f"Give {DEFAULT_MODEL}, a folder, or a URI of one (file://, s3://, gs://, hf://owner/name)."
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _WANTED = (".json", ".jinja", ".model", ".txt", ".safetensors")
-_CODE = ("training.base_models", "core.modelfiles")
+_CODE = ("training.base_models", "training.modeling", "core.modelfiles")
 _BYTES_PER_GGUF_BYTE = 4
 """Q4_1 holds a weight in 5 bits; we keep 16, and the download's own overhead is small."""
 
@@ -136,7 +136,11 @@ def _wanted(uri: str, names: Iterable[str]) -> list[str]:
 
 def _from_package(uri: str) -> Reused[BaseModelInfo]:
     gguf = _gguf(uri)
-    inputs = {"gguf": digest_file(gguf), "transformers": version("transformers"), "code": code_digest(*_CODE)}
+    inputs = {
+        "gguf": digest_file(gguf),
+        "libraries": versions("torch", "transformers", "gguf"),
+        "code": code_digest(*_CODE),
+    }
 
     def build(slot: Path) -> BaseModelInfo:
         _convert(gguf, slot / "model")
