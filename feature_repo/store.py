@@ -94,7 +94,7 @@ def retrieve(query: str, k: int, online_store: str) -> list[Chunk]:
     """The documents nearest in meaning to `query`, most similar first.
 
     Works from any process: the online store is opened for the search alone, under a lock. The first call of a process
-    imports Feast and loads the embedding model (some 10 s); later ones take about 0.1 s.
+    imports Feast and loads the embedding model, which takes seconds.
 
     Args:
         query: a question or any text; its first 256 tokens count.

@@ -218,7 +218,7 @@ def _room(folder: Path, spec: EvalSpec) -> int:
 @contextmanager
 def _loaded(folder: Path, spec: EvalSpec) -> Iterator[tuple[Any, Any]]:
     """A model for inference and its tokenizer; their memory is free again after the block."""
-    # Before torch is loaded: threads that wait by spinning take three times the time on a machine that is busy.
+    # Before torch is loaded: threads that wait by spinning take the time of others on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from transformers.utils import logging
