@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from goldpath.core.digest import code_digest
+from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import MachineError, SpecError, StepError
 from goldpath.core.files import write_text
 from goldpath.core.progress import Bar, emit, progress
@@ -69,7 +69,8 @@ def tune(
         "base": base_digest,
         "search": search.model_dump(mode="json"),
         "train": template.model_dump(mode="json"),
-        "code": code_digest("training"),
+        "code": code_digest("training", "core.hardware"),
+        "libraries": versions(*finetune.LIBRARIES, "optuna", "cmaes"),
     }
 
     def build(slot: Path) -> SearchResult:

@@ -347,6 +347,15 @@ def test_a_sequence_longer_than_the_model_is_refused(model: Path) -> None:
         modeling.require_positions(model, TrainSpec.parse({"sequence_length": 1024}))
 
 
+def test_positions_of_a_nested_configuration_count(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "two", "text_config": {"n_positions": 64}})
+    )
+    modeling.require_positions(tmp_path, TrainSpec.parse({"sequence_length": 64}))
+    with pytest.raises(SpecError, match=r"sequence_length is 65 and two at .* has 64 positions"):
+        modeling.require_positions(tmp_path, TrainSpec.parse({"sequence_length": 65}))
+
+
 def test_qlora_asks_for_a_gpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = TrainSpec.parse({"method": "qlora"})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
