@@ -228,6 +228,18 @@ def test_names(home):
         runs.load("nope")
 
 
+def test_a_run_that_cannot_be_recorded_does_not_block_its_name(home, monkeypatch):
+    def refuse(*_):
+        raise MachineError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", refuse)
+        with pytest.raises(MachineError):
+            runs.create("small", {}, "mine")
+    assert not (home / "runs" / "mine").exists()
+    assert runs.create("small", {}, "mine").name == "mine"
+
+
 def test_a_run_that_never_started_counts_as_interrupted_and_can_be_removed(home):
     code = "from goldpath.pipelines import runs; run = runs.create('small', {})"
     subprocess.run([sys.executable, "-c", code], check=True)
