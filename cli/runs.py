@@ -105,7 +105,9 @@ def cancel(run: str) -> None:
 @command.command()
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @click.option("--all", "every", is_flag=True, help="Every run that is not running.")
-@click.option("--store", is_flag=True, help="Finished work kept for reuse as well: later runs start afresh.")
+@click.option(
+    "--store", is_flag=True, help="Work kept for reuse and feature stores as well: later runs start afresh."
+)
 def clean(names: tuple[str, ...], every: bool, store: bool) -> None:
     """Delete runs. Registered models, the model cache and endpoints stay."""
     from goldpath.pipelines import runs
