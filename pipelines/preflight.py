@@ -12,7 +12,7 @@ STEPS = ("prepare_data", "build_features", "tune", "fine_tune", "evaluate", "war
 
 
 def check(pipeline: str, form: Mapping[str, Any]) -> None:
-    """Build every spec that the form stands for, and look at the data set and the model.
+    """Build every spec that the form stands for, and look at the data set, the model, the registry and the port.
 
     Raises:
         GoldpathError: the first thing that is wrong.
@@ -22,29 +22,34 @@ def check(pipeline: str, form: Mapping[str, Any]) -> None:
 
 def _finetune(form: Mapping[str, Any]) -> None:
     from goldpath.feature_repo.specs import FeatureSpec
+    from goldpath.registry.store import require_embedded
+    from goldpath.serving.backends import local
     from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
-    from goldpath.training import base_models, datasets, modeling
+    from goldpath.training import base_models, datasets, modeling, search
     from goldpath.training.specs import DatasetSpec, EvalSpec, SearchSpec, TrainSpec
 
     more = sections(form["overrides"])
     seed = form["seed"]
     data = DatasetSpec.parse({"source": form["dataset"], "seed": seed}, more["prepare_data"])
     FeatureSpec.parse({}, more["build_features"])
-    SearchSpec.parse(
+    searched = SearchSpec.parse(
         {"max_trials": form["max_trials"], "algorithm": form["algorithm"], "seed": seed}, more["tune"]
     )
     train = TrainSpec.parse(
         {"method": form["method"], "max_steps": form["max_steps"], "seed": seed}, more["fine_tune"]
     )
+    search.applicable(searched, train)
     gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
     judged = dict(more["evaluate"])
     EvalSpec.parse({"seed": seed, "gate": {**gate, **judged.pop("gate", {})}}, judged)
     CacheSpec.parse({"uri": "file:///"}, more["warm_cache"])
-    ServeSpec.parse(
+    serve = ServeSpec.parse(
         {"name": form["name"], "model_name": form["name"], "engine": form["engine"], "model_uri": "/"},
         more["deploy"],
     )
     ProbeSpec.parse({}, more["probe"])
+    require_embedded()
+    local.check_port(serve)  # runs on this machine deploy here, whatever GOLDPATH_BACKEND says
     base_models.check(form["model"])
     datasets.check(data)
     if train.method == "qlora":

@@ -120,6 +120,20 @@ def healthy(endpoint: Endpoint) -> bool:
         return False
 
 
+def check_port(spec: ServeSpec) -> None:
+    """Look ahead: whether `deploy` could have the port that `spec` asks for, were it called now.
+
+    Raises:
+        MachineError: it is taken, and not by the endpoint itself.
+    """
+    if not spec.port:
+        return
+    root = state("endpoints")
+    record = _record(root / spec.name)
+    gone = record is None or _status(root / spec.name, record) in ("dead", "failed")
+    _port(root, spec, None if gone else record)
+
+
 def _replace(
     folder: Path, spec: ServeSpec, model: Path, digest: str, port: int, live: dict[str, Any] | None
 ) -> Endpoint:

@@ -1,11 +1,20 @@
 """What both steps of the small pipeline can be asked to do, each in its own process."""
 
+import errno
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from goldpath.core.errors import DataError
+
+
+def fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), file.open("wb", buffering=0) as ballast:
+        while ballast.write(b"x" * 4096):
+            pass
 
 
 def behave(how: str) -> None:
@@ -17,9 +26,8 @@ def behave(how: str) -> None:
     if how == "both-killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "full":
-        with (run_dir / "ballast").open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
+        fill(run_dir / "ballast")
+        raise OSError(errno.ENOSPC, "No space left on device")
     if how == "wait":
         print(f"{step} waits", flush=True)
         while not (run_dir / f"go-{step}").exists():

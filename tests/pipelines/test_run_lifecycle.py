@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from goldpath.core import marks
 from goldpath.core.errors import DataError, GoldpathError, InputError, MachineError, StepError
 from goldpath.pipelines import launch, runs
+from tests.pipelines.behaviour import fill
 from tests.pipelines.small import make_run
 
 
@@ -104,7 +106,7 @@ def test_a_disk_that_is_full_to_the_last_byte_is_named(small_disk):
     with pytest.raises(MachineError, match=r"the disk is full: .*Free some space"):
         launch.execute(run, lambda event: None)
     assert (run.folder / "ballast").stat().st_size > 500_000
-    with pytest.raises(MachineError, match="the disk is full"):  # not even the worker can begin
+    with pytest.raises(MachineError, match="the disk is full"):  # nor does a second try hide it
         launch.execute(launch.resume(run.name), lambda event: None)
     with pytest.raises(MachineError, match="the disk is full"):
         runs.create("small", {}, "small-2")
@@ -113,6 +115,18 @@ def test_a_disk_that_is_full_to_the_last_byte_is_named(small_disk):
     run.parameters = {"how": "well"}
     run.save()
     assert launch.execute(launch.resume(run.name), lambda event: None).status == "succeeded"
+
+
+def test_a_try_that_cannot_begin_does_not_repeat_what_an_earlier_one_said(small_disk):
+    with pytest.raises(DataError):
+        launch.execute(make_run("mistake"), lambda event: None)
+    run = runs.load("small-1")
+    run.parameters = {"how": "well"}
+    run.save()
+    marks.clear(run.folder)  # it would, and have their room
+    fill(small_disk / "ballast")
+    with pytest.raises(MachineError, match="the disk is full"):
+        launch.execute(launch.resume(run.name), lambda event: None)
 
 
 def test_a_full_disk_is_one_line_on_the_command_line(small_disk):
@@ -226,6 +240,18 @@ def test_names(home):
             runs.create("small", {}, bad)
     with pytest.raises(InputError, match=r"no run 'nope'.*small-2"):
         runs.load("nope")
+
+
+def test_a_run_that_cannot_be_recorded_does_not_block_its_name(home, monkeypatch):
+    def refuse(*_):
+        raise MachineError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", refuse)
+        with pytest.raises(MachineError):
+            runs.create("small", {}, "mine")
+    assert not (home / "runs" / "mine").exists()
+    assert runs.create("small", {}, "mine").name == "mine"
 
 
 def test_a_run_that_never_started_counts_as_interrupted_and_can_be_removed(home):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from goldpath.pipelines import catalogue
+
 ROOT = Path(__file__).resolve().parents[2]
 MAX_MODULE, MAX_FUNCTION = 400, 60
 NOT_CODE = {"tests", "benchmarks", "notebooks", "docs", "requirements", "deploy"}
@@ -185,7 +187,17 @@ def test_every_make_target_is_described_and_listed() -> None:
     assert phony
     listed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     described = set(re.findall(r"^  make (\S+)", listed, re.MULTILINE))
-    assert set(phony[1].split()) - {"links"} == described
+    assert set(phony[1].split()) == described
+
+
+def test_every_parameter_in_the_docs_is_in_the_form() -> None:
+    form = {field.name for field in catalogue.form("finetune")}
+    pattern = re.compile(r"""-p\s+['"]?([A-Za-z_]\w*)[.\w]*=""")
+    named = []
+    for path in tracked("docs/*.md", "README.md", "CONTRIBUTING.md", "Makefile", "cli/*.py"):
+        named += [(relative(path), name) for name in pattern.findall(path.read_text())]
+    assert {"Makefile", "README.md", "docs/quickstart.md", "docs/components/tune.md"} <= {p for p, _ in named}
+    assert not [(path, name) for path, name in named if name not in form]
 
 
 def test_the_checks_of_ci_are_targets_of_make() -> None:
