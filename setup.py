@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 FOLDERS = (
+    "accelerators",
     "cli",
     "components",
     "core",
