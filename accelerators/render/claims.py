@@ -30,7 +30,7 @@ def refusal(request: GpuRequest, cluster: ClusterPaths) -> str:
     missing = [name for name in missing if name not in cluster.classes]
     if missing:
         return f"there is no DeviceClass {missing[0]}"
-    if any(len(_selectors(term)) > MAX_SELECTORS for term in request.terms):
+    if any(len(selectors_of(term)) > MAX_SELECTORS for term in request.terms):
         return f"a device can have at most {MAX_SELECTORS} selectors"
     alone, shared = _groups(request)
     for terms in (alone, shared):
@@ -119,7 +119,7 @@ def _claim(request: GpuRequest, terms: tuple[Term, ...]) -> dict[str, Any]:
 
 def _exactly(term: Term) -> dict[str, Any]:
     request: dict[str, Any] = {"deviceClassName": device_class(term)}
-    if selectors := _selectors(term):
+    if selectors := selectors_of(term):
         request["selectors"] = [{"cel": {"expression": text}} for text in selectors]
     if term.count > 1:
         request |= {"allocationMode": "ExactCount", "count": term.count}
@@ -128,7 +128,8 @@ def _exactly(term: Term) -> dict[str, Any]:
     return request
 
 
-def _selectors(term: Term) -> list[str]:
+def selectors_of(term: Term) -> list[str]:
+    """The CEL expressions, all of which a device must fulfil besides those of its class."""
     if term.kind == "mig":
         return [f"device.attributes['{NVIDIA}'].profile == '{nvidia_spelling(term.profile)}'"]
     if term.kind == "whole":

@@ -85,7 +85,13 @@ def placement(request: GpuRequest, path: Path, cluster: ClusterPaths) -> Placeme
         counts = dict.fromkeys(names, 0)
         for name, term in zip(names, request.terms, strict=True):
             counts[name] += term.count
-        return Placement(request=request, path=path, limits={name: str(n) for name, n in counts.items()})
+        expressions = [one for term in request.terms for one in _nodes(term, path, cluster)[1]]
+        return Placement(
+            request=request,
+            path=path,
+            limits={name: str(count) for name, count in counts.items()},
+            node_expressions=tuple(one for at, one in enumerate(expressions) if one not in expressions[:at]),
+        )
     term = request.terms[0]
     selector, expressions = _nodes(term, path, cluster)
     return Placement(
@@ -122,6 +128,8 @@ def _nodes(term: Term, path: Path, cluster: ClusterPaths) -> tuple[dict[str, str
     """A node selector and further expressions, as few as tell the right nodes from the cluster's others."""
     selector: dict[str, str] = {}
     expressions: list[dict[str, Any]] = []
+    if term.kind == "dra":
+        return selector, expressions
     if term.product or path is Path.MIG_SINGLE:
         values = _labels(term, path, cluster)
         if len(values) == 1:
