@@ -29,7 +29,7 @@ class Service(Result):
     path: Path | None = None
     """None where no path can."""
     devices: int | None = None
-    """How many such devices there are, busy ones too; None where that cannot be told."""
+    """How many such devices there are, busy ones and possible slices too; None where that cannot be told."""
     note: str = ""
     """What else it needs; or why no path can serve it."""
 
@@ -160,13 +160,16 @@ def _service(
     if request.auto or request.none:
         return Service(request=str(request), note="" if request.none else "the planner turns it into another")
     reasons = explain(request, cluster)
-    if all(reasons.values()):
-        told = "; ".join(f"{path}: {reason}" for path, reason in reasons.items())
-        return Service(request=str(request), note=told or "no node and no ResourceSlice has a GPU")
-    made = place(request, cluster, name="doctor")
-    by_claim = made.path in (Path.DRA, Path.EXTENDED)
-    count = _in_slices(request, found, selectors) if by_claim else _on_nodes(made, nodes)
-    return Service(request=str(request), path=made.path, devices=count, note=_needs(made))
+    for path in (path for path, reason in reasons.items() if not reason):
+        alone = cluster.model_copy(update={"paths": (path, *(one for one in cluster.paths if one != path))})
+        made = place(request, alone, name="doctor")
+        by_claim = path in (Path.DRA, Path.EXTENDED)
+        count = _in_slices(request, found, selectors) if by_claim else _on_nodes(made, nodes)
+        if count != 0:
+            return Service(request=str(request), path=path, devices=count, note=_needs(made))
+        reasons[path] = "no device fits"
+    told = "; ".join(f"{path}: {reason}" for path, reason in reasons.items())
+    return Service(request=str(request), note=told or "no node and no ResourceSlice has a GPU")
 
 
 def _needs(made: Placement) -> str:

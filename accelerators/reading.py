@@ -42,6 +42,7 @@ def read(kubeconfig: str = "", context: str = "") -> tuple[list[Object], list[Ob
 
 def _connect(kubeconfig: str, context: str) -> Any:
     """A client: of the kubeconfig, or of the pod that this runs in."""
+    import yaml
     from kubernetes import client, config
 
     made = client.Configuration()
@@ -53,7 +54,7 @@ def _connect(kubeconfig: str, context: str) -> Any:
             if kubeconfig or context:
                 raise
             config.load_incluster_config(client_configuration=made)
-    except (config.ConfigException, OSError, ValueError, TypeError) as error:
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
         named = f"{kubeconfig} cannot be used" if kubeconfig else "no Kubernetes cluster is configured"
         raise MachineError(f"{named} ({str(error)[:120]})", _REMEDY) from None
     return client.ApiClient(made)

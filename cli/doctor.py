@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -40,7 +41,7 @@ def command(gpus: bool, requests: tuple[str, ...], kubeconfig: str, context: str
         if not as_json:
             raise
         click.echo(json.dumps({"available": False, "error": error.message, "remedy": error.remedy}, indent=2))
-        raise click.exceptions.Exit(EXIT_CODE) from None
+        sys.exit(EXIT_CODE)
     told = cluster.report(*found, wanted=requests)
     if as_json:
         click.echo(json.dumps({"available": True, **told.model_dump(mode="json")}, indent=2))
