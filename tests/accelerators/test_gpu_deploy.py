@@ -1,4 +1,4 @@
-"""`deploy/`: examples are what the renderer makes of the request they name; classes and ConfigMaps are right upstream."""
+"""`deploy/` and `docs/gpus.md`: examples are what the renderer makes of their request; the rest is right upstream."""
 
 from __future__ import annotations
 
@@ -177,3 +177,11 @@ def test_mig_layouts_fit_the_gpus_that_they_are_for() -> None:
             assert part["mig-enabled"] == bool(cut)
             most = 4 if "a30" in name else 7
             assert sum(int(profile[0]) * count for profile, count in cut.items()) <= most
+
+
+def test_every_request_in_the_documentation_is_one() -> None:
+    text = (DEPLOY.parent / "docs" / "gpus.md").read_text()
+    table = text.partition("## The string")[2].partition("## ")[0]
+    requests = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(requests) > 20
+    assert [str(parse(text)) for text in requests] == requests
