@@ -50,11 +50,12 @@ def placement(request: GpuRequest, name: str, namespace: str = "") -> Placement:
         spec = _claim(request, terms)
         if is_shared:
             known_as = request.share or shared_name(request, terms)
-            objects.append(_object("ResourceClaim", known_as, namespace, request, spec))
+            objects.append(_object("ResourceClaim", known_as, namespace, _part(request, terms), spec))
             pod_claims.append({"name": claim, "resourceClaimName": known_as})
         else:
             known_as = f"{name}-gpu"
-            objects.append(_object("ResourceClaimTemplate", known_as, namespace, request, {"spec": spec}))
+            part = _part(request, terms)
+            objects.append(_object("ResourceClaimTemplate", known_as, namespace, part, {"spec": spec}))
             pod_claims.append({"name": claim, "resourceClaimTemplateName": known_as})
         container_claims.append({"name": claim})
     return Placement(
@@ -73,9 +74,16 @@ def device_class(term: Term) -> str:
 
 def shared_name(request: GpuRequest, terms: tuple[Term, ...]) -> str:
     """The claim that everybody in the namespace shares who asks for the same, where no name is given."""
-    text = str(request.model_copy(update={"terms": terms}))
+    text = _part(request, terms)
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return f"gpu-{slug}-{digest_json(text)[:8]}"
+
+
+def _part(request: GpuRequest, terms: tuple[Term, ...]) -> str:
+    """The text of what one claim holds: the same for all who ask for it, whatever else they ask for."""
+    sliced = any(term.time_sliced and term.kind == "whole" for term in terms)
+    interval = request.interval if sliced else ""
+    return str(GpuRequest(terms=terms, same=request.same, share=request.share, interval=interval))
 
 
 def _is_shared(request: GpuRequest, terms: tuple[Term, ...]) -> bool:
@@ -88,11 +96,9 @@ def _groups(request: GpuRequest) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
     return tuple(term for term in request.terms if term not in shared), shared
 
 
-def _object(
-    kind: str, name: str, namespace: str, request: GpuRequest, spec: dict[str, Any]
-) -> dict[str, Any]:
+def _object(kind: str, name: str, namespace: str, text: str, spec: dict[str, Any]) -> dict[str, Any]:
     where = {"namespace": namespace} if namespace else {}
-    annotations = {REQUEST_ANNOTATION: str(request)}
+    annotations = {REQUEST_ANNOTATION: text}
     metadata = {"name": name, **where, "labels": dict(MANAGED), "annotations": annotations}
     return {"apiVersion": API, "kind": kind, "metadata": metadata, "spec": spec}
 

@@ -136,7 +136,7 @@ def _nodes(term: Term, path: Path, cluster: ClusterPaths) -> tuple[dict[str, str
             selector[products.PRODUCT_LABEL] = values[0]
         else:
             expressions.append({"key": products.PRODUCT_LABEL, "operator": "In", "values": list(values)})
-    strategy = f"{_resource(term)}.sharing-strategy"
+    strategy = f"{_limit(term, path).removesuffix('.shared')}.sharing-strategy"
     # Both ways of sharing use the same names, and so do whole devices unless the shared ones are renamed.
     if path in (Path.SHARED, Path.MPS) or (path in _RENAMED and set(_RENAMED) <= set(cluster.paths)):
         selector[strategy] = _SHARING[path][1]

@@ -114,6 +114,28 @@ def test_users_who_ask_for_the_same_share_get_the_same_claim_and_others_do_not()
     assert not place(parse("whole"), DRA, name="x").shares
 
 
+def test_a_shared_claim_is_the_same_whatever_its_users_ask_for_besides() -> None:
+    (alone,) = place(parse("shared"), DRA, name="x").objects
+    own, shared = place(parse("whole:L4+shared"), DRA, name="x").objects
+    assert shared == alone
+    assert own["metadata"]["annotations"] == {"goldpath/gpu-request": "whole:L4"}
+    own, shared = place(parse("mig:1g.5gb+shared;interval=long"), DRA, name="x").objects
+    assert own["metadata"]["annotations"] == {"goldpath/gpu-request": "mig:1g.5gb"}
+    assert shared["metadata"]["annotations"] == {"goldpath/gpu-request": "shared;interval=long"}
+
+
+def test_nodes_are_chosen_by_the_label_of_the_resource_that_they_offer() -> None:
+    (single,) = place(parse("mig:1g.10gb"), on(Path.MIG_SINGLE), name="x").node_expressions
+    (mixed,) = place(parse("mig:1g.10gb"), on(Path.MIG_MIXED), name="x").node_expressions
+    assert single["key"] == "nvidia.com/gpu.sharing-strategy"
+    assert mixed["key"] == "nvidia.com/mig-1g.10gb.sharing-strategy"
+    renamed = ClusterPaths(paths=(Path.SHARED_RENAMED, Path.MPS_RENAMED))
+    for text, strategy in (("shared", "time-slicing"), ("mps", "mps")):
+        made = place(parse(text), renamed, name="x")
+        assert made.limits == {"nvidia.com/gpu.shared": "1"}
+        assert made.node_selector == {"nvidia.com/gpu.sharing-strategy": strategy}
+
+
 def test_only_nvidias_devices_need_nvidias_toleration() -> None:
     assert place(parse("dra:gpu.amd.com"), DRA, name="x").tolerations == ()
     cluster = DRA.model_copy(update={"taints": ("amd.com/gpu", "nvidia.com/gpu")})
