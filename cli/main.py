@@ -15,6 +15,7 @@ COMMANDS = {
     "chat": ("goldpath.cli.chat", "Talk to the champion in the terminal."),
     "ui": ("goldpath.cli.ui", "Open MLflow's page on experiments, models and pipelines."),
     "kv-cache": ("goldpath.cli.kv_cache", "Say how many bytes a model's KV cache takes; size LMCache."),
+    "doctor": ("goldpath.cli.doctor", "Say which GPU requests a cluster can serve (--gpus)."),
     "pipelines": ("goldpath.cli.pipelines", "List pipelines, show their forms, compile them to YAML."),
 }
 
