@@ -196,14 +196,17 @@ def _watch(child: subprocess.Popen[bytes], stop: Callable[[], bool], stopped: th
 _DETACH = """
 import os, sys
 if pid := os.fork():
-    os.write(1, b"%d" % pid)
+    os.write(1, b"%d\\n" % pid)
     os._exit(0)
 os.setsid()
+if not os.read(0, 1):
+    os._exit(1)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.dup2(2, 1)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 """A process between us and the detached one: it ends at once, so that the other is nobody's child. We cannot fork
-ourselves, where threads may hold locks."""
+ourselves, where threads may hold locks. The detached one begins when we know its pid; if we end before, so does it."""
 
 
 def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
@@ -214,15 +217,20 @@ def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] 
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        between = subprocess.run(
+        between = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _DETACH, *command],
             env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
-            check=True,
+            bufsize=0,
         )
-    return int(between.stdout)
+    with between:
+        assert between.stdin is not None  # noqa: S101
+        assert between.stdout is not None  # noqa: S101
+        pid = int(between.stdout.readline())
+        between.stdin.write(b"!")
+    return pid
 
 
 def started_at(pid: int) -> float | None:

@@ -288,6 +288,22 @@ def test_a_detached_process_is_not_in_the_tree_of_who_started_it(tmp_path: Path)
     starter.stdout.close()
 
 
+def test_an_interrupted_start_leaves_no_detached_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+
+    def interrupted(line: bytes) -> int:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "int", interrupted, raising=False)  # at the moment that the pid is known
+    with pytest.raises(KeyboardInterrupt):
+        process.start_detached(["touch", str(tmp_path / "began")], log=tmp_path / "server.log")
+    wait_until(lambda: is_gone(pids[0]))
+    assert not (tmp_path / "began").exists()
+
+
 def test_a_detached_program_that_cannot_be_run_is_told_in_its_log(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     pid = process.start_detached(["/no-such-program"], log=log)

@@ -37,8 +37,9 @@ def engines_running(tmp_path: Path) -> list[psutil.Process]:
     """Engines and supervisors of this test: theirs are the processes that name its folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        ours = str(tmp_path) in line and ("goldpath.serving.supervisor" in line or SCRIPT.name in line)
+        words = process.info["cmdline"] or []
+        ours = words[1:3] == ["-m", "goldpath.serving.supervisor"] or str(SCRIPT) in words
+        ours = ours and str(tmp_path) in " ".join(words)
         if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
