@@ -50,13 +50,12 @@ def evaluate(
     from goldpath.training.specs import EvalSpec
 
     with step("evaluate") as running:
-        changed = dict(overrides.get("evaluate", {}))
-        gate = {
-            "min_loss_drop": min_loss_drop,
-            "max_pii_leak_rate": max_pii_leak_rate,
-            **changed.pop("gate", {}),
-        }
-        spec = EvalSpec.parse({"seed": seed, "gate": gate}, changed)
+        spec = EvalSpec.from_form(
+            min_loss_drop=min_loss_drop,
+            max_pii_leak_rate=max_pii_leak_rate,
+            seed=seed,
+            overrides=overrides,
+        )
         judged = {
             "base": (local_path(base.uri), base.metadata["digest"]),
             "tuned": (local_path(tuned.uri), tuned.metadata["digest"]),

