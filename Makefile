@@ -21,7 +21,7 @@ help:  ## List the targets
 
 setup: $(RUNTIME)  ## Create .venv and install goldpath with what it needs
 
-run: $(RUNTIME)  ## Run the pipeline `finetune` on this machine (ARGS='-p steps=30' adds options)
+run: $(RUNTIME)  ## Run the pipeline `finetune` on this machine (ARGS='-p max_steps=30' adds options)
 	$(BIN)/goldpath run finetune $(ARGS)
 
 report: $(RUNTIME)  ## Show the report of the latest run (ARGS=RUN for another)
@@ -64,8 +64,8 @@ picture: $(TOOLS)  ## Take the pictures of the docs from the report of the lates
 lock: $(TOOLS)  ## Write requirements/*.txt from what is installed in .venv
 	$(BIN)/python .ci/lock.py
 
-# Tools that know no editable namespace packages (mypy, import-linter, editors) see `goldpath` through links.
-links:
+# mypy, import-linter and editors know no editable namespace packages.
+links:  ## Make build/typing, through whose links such tools see `goldpath`
 	@mkdir -p build/typing/goldpath
 	@for package in */__init__.py; do \
 	  folder=$${package%/*}; \

@@ -16,12 +16,13 @@ def command(run: str | None, open_: bool) -> None:
     from goldpath.reporting.run import report_of_folder
 
     found = runs.load(run) if run else runs.latest()
-    if not found.report.exists():
-        if found.alive():
+    if found.status != "succeeded" or not found.report.exists():
+        if found.busy():
             raise InputError(
                 f"run {found.name!r} is running", f"Follow it: `goldpath runs logs -f {found.name}`."
             )
-        report_of_folder(found.folder)  # a run that failed has a page too: what it got to, and why it ended
+        # A run that failed has a page too: what it got to, and why it ended; an earlier try may have left another.
+        report_of_folder(found.folder)
     click.echo(str(found.report))
     if open_:
         import webbrowser

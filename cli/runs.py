@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -77,39 +76,20 @@ def show(run: str, as_json: bool) -> None:
 @command.command()
 @click.argument("run")
 @click.argument("step", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until the run ends.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as the logs grow, until the run ends.")
 def logs(run: str, step: str | None, follow: bool) -> None:
     """What the steps of a run printed; of one STEP where it is named."""
+    from goldpath.cli.logs import print_logs
     from goldpath.pipelines import runs
 
     found = runs.load(run)
-    folder = found.folder / "logs"
-    known = sorted(file.stem for file in folder.glob("*.log"))
+    known = sorted(file.stem for file in (found.folder / "logs").glob("*.log"))
     if step and step not in known:
         raise InputError(
             f"run {run!r} has no log of {step!r}",
             f"Logs: {', '.join(known)}." if known else "It has not begun.",
         )
-    chosen = [step] if step else sorted(known, key=lambda name: (folder / f"{name}.log").stat().st_mtime)
-    for name in chosen:
-        if len(chosen) > 1:
-            click.echo(f"==> {name} <==")
-        _print_log(folder / f"{name}.log", found.name if follow else None)
-
-
-def _print_log(file: Path, follow: str | None) -> None:
-    import time
-
-    from goldpath.pipelines import runs
-
-    with file.open(encoding="utf-8", errors="replace") as source:
-        while True:
-            going = follow is not None and runs.load(follow).alive()
-            for line in source:
-                click.echo(line, nl=False)
-            if not going:
-                return
-            time.sleep(0.5)
+    print_logs(found, step, follow=follow)
 
 
 @command.command()
@@ -125,7 +105,9 @@ def cancel(run: str) -> None:
 @command.command()
 @click.argument("names", nargs=-1, metavar="[RUN]...")
 @click.option("--all", "every", is_flag=True, help="Every run that is not running.")
-@click.option("--store", is_flag=True, help="Finished work kept for reuse as well: later runs start afresh.")
+@click.option(
+    "--store", is_flag=True, help="Work kept for reuse and feature stores as well: later runs start afresh."
+)
 def clean(names: tuple[str, ...], every: bool, store: bool) -> None:
     """Delete runs. Registered models, the model cache and endpoints stay."""
     from goldpath.pipelines import runs
@@ -134,10 +116,12 @@ def clean(names: tuple[str, ...], every: bool, store: bool) -> None:
     if not names and not every and not store:
         raise InputError("which runs?", "Name them, or use `goldpath runs clean --all`.")
     chosen = (
-        [run for run in runs.all_runs() if not run.alive()] if every else [runs.load(name) for name in names]
+        [run for run in runs.all_runs() if not run.busy()] if every else [runs.load(name) for name in names]
     )
     for run in chosen:
         runs.remove(run)
     click.echo(f"{len(chosen)} run{'' if len(chosen) == 1 else 's'} removed.")
     if store:
-        click.echo(f"{clean_store() / 1e6:,.0f} MB of kept work removed.")
+        freed, kept = clean_store()
+        left = f" {kept} in use left alone." if kept else ""
+        click.echo(f"{freed / 1e6:,.0f} MB of kept work removed.{left}")

@@ -40,15 +40,21 @@ def as_dict(run: Run) -> dict[str, Any]:
     return told
 
 
-def curl(live: dict[str, Any]) -> str:
-    """A line that asks the endpoint."""
-    body = f'{{"model": "{live["model"]}", "messages": [{{"role": "user", "content": "What is a Pod?"}}]}}'
-    return f"curl {live['url']}/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+def _standing(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
+    """What became of the model."""
+    champion = version["champion"]
+    rejected = not version["accepted"] or (judged is not None and not judged["passed"])
+    if champion == version["version"]:
+        return "rejected by the gate; the champion as before" if rejected else "champion"
+    told = f"not champion (version {champion or 'none'} is)"
+    return f"{told}; rejected by the gate, not served" if rejected else told
 
 
 def print_summary(run: Run) -> None:
     """What came out, where it is, what to do next."""
     from rich.console import Console
+
+    from goldpath.reporting.story import curl_line
 
     out = Console(highlight=False, soft_wrap=True)
     version, judged, live = run.result("register_model"), run.result("evaluate"), run.result("deploy")
@@ -59,15 +65,11 @@ def print_summary(run: Run) -> None:
         losses = {score["name"]: score["loss"] for score in judged["scores"]}
         rows["Held-out loss"] = f"{losses['base']:.3f} -> {losses['tuned']:.3f} ({-judged['loss_drop']:+.1%})"
     if version:
-        state = (
-            "champion"
-            if version["champion"] == version["version"]
-            else f"not champion (version {version['champion'] or 'none'} is)"
-        )
-        state += "" if version["accepted"] else "; rejected by the gate, not served"
-        rows["Model"] = f"{version['name']} version {version['version']}, {state}"
+        rows["Model"] = f"{version['name']} version {version['version']}, {_standing(version, judged)}"
     if live:
-        rows |= {"Endpoint": live["url"], "Ask it": curl(live), "Talk to it": f"goldpath chat {live['name']}"}
+        rows["Endpoint"] = live["url"]
+        rows["Ask it"] = curl_line(live["url"], live["model"], "What is a Pod?")
+        rows["Talk to it"] = f"goldpath chat {live['name']}"
         rows["Stop it"] = f"goldpath endpoints stop {live['name']}"
     for label, value in rows.items():
         out.print(f"  [bold]{label + ':':<15}[/]", end="")

@@ -29,7 +29,7 @@ def evaluate(
         tuned: The fine-tuned model.
         comparison: Scores and answers side by side.
         metrics: The tuned model's figures.
-        result: EvalResult as JSON.
+        result: EvalResult as JSON; the champion's version as metadata, empty where there was none.
         name: Registered model whose champion is compared too, where there is one.
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
         max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
@@ -50,18 +50,18 @@ def evaluate(
     from goldpath.training.specs import EvalSpec
 
     with step("evaluate") as running:
-        changed = dict(overrides.get("evaluate", {}))
-        gate = {
-            "min_loss_drop": min_loss_drop,
-            "max_pii_leak_rate": max_pii_leak_rate,
-            **changed.pop("gate", {}),
-        }
-        spec = EvalSpec.parse({"seed": seed, "gate": gate}, changed)
+        spec = EvalSpec.from_form(
+            min_loss_drop=min_loss_drop,
+            max_pii_leak_rate=max_pii_leak_rate,
+            seed=seed,
+            overrides=overrides,
+        )
         judged = {
             "base": (local_path(base.uri), base.metadata["digest"]),
             "tuned": (local_path(tuned.uri), tuned.metadata["digest"]),
         }
         champion = models.champion(name)
+        result.metadata["champion"] = champion.version if champion else ""
         if champion is not None:
             judged["champion"] = (local_path(champion.uri), champion.lineage.model_digest)
         scored = evaluation.evaluate(local_path(frame.uri), frame.metadata["digest"], judged, spec)

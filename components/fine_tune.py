@@ -45,8 +45,13 @@ def fine_tune(
     from goldpath.training.specs import TrainSpec
 
     with step("fine_tune") as running:
-        asked = {"method": method, "max_steps": max_steps, "seed": seed}
-        spec = TrainSpec.parse(asked, {**overrides.get("fine_tune", {}), **hyperparameters})
+        spec = TrainSpec.from_form(
+            method=method,
+            max_steps=max_steps,
+            seed=seed,
+            overrides=overrides,
+            hyperparameters=hyperparameters,
+        )
         trained = finetune.fine_tune(
             local_path(frame.uri),
             frame.metadata["digest"],

@@ -34,7 +34,7 @@ def prepare_data(
     from goldpath.training.specs import DatasetSpec
 
     with step("prepare_data") as running:
-        spec = DatasetSpec.parse({"source": dataset, "seed": seed}, overrides.get("prepare_data"))
+        spec = DatasetSpec.from_form(dataset=dataset, seed=seed, overrides=overrides)
         prepared = datasets.prepare(spec)
         found = prepared.result
         documents.uri = prepared.uri

@@ -24,7 +24,7 @@ def register_model(
         tuned: The fine-tuned model.
         base: The base model.
         documents: The prepared data set.
-        evaluation: EvalResult as JSON.
+        evaluation: EvalResult as JSON, with the version of the champion that it was compared with.
         training: TrainResult as JSON.
         registered: The registered version's folder.
         result: RegisteredVersion as JSON.
@@ -53,8 +53,9 @@ def register_model(
             metrics={key: value for key, value in scores["tuned"].items() if key != "name"},
             parameters={k: str(v) for k, v in read_json(training.path)["result"]["hyperparameters"].items()},
             accepted=verdict == "accepted",
+            compared_with=evaluation.metadata["champion"],
         )
         registered.uri = version.uri
         registered.metadata.update(version=version.version, digest=version.lineage.model_digest)
-        state = "champion" if version.champion == version.version else verdict
+        state = "champion" if verdict == "accepted" else verdict
         running.done(result.path, version, f"{name} version {version.version}: {state}")

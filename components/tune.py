@@ -28,7 +28,7 @@ def tune(
         result: SearchResult as JSON.
         method: lora, full or qlora.
         max_trials: How many; 0 takes the hyperparameters as they are.
-        algorithm: random, grid, tpe or cmaes.
+        algorithm: tpe, random, cmaes, or grid (max_trials learning rates around the default, and ranks from 6 on).
         seed: Of the search and of every trial.
         overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.
 
@@ -44,10 +44,10 @@ def tune(
     from goldpath.training.specs import SearchSpec, TrainSpec
 
     with step("tune") as running:
-        asked = SearchSpec.parse(
-            {"max_trials": max_trials, "algorithm": algorithm, "seed": seed}, overrides.get("tune")
+        asked = SearchSpec.from_form(
+            max_trials=max_trials, algorithm=algorithm, seed=seed, overrides=overrides
         )
-        train = TrainSpec.parse({"method": method, "seed": seed}, overrides.get("fine_tune"))
+        train = TrainSpec.from_form(method=method, seed=seed, overrides=overrides)
         found = search.tune(
             local_path(frame.uri),
             frame.metadata["digest"],

@@ -16,8 +16,10 @@ def warm_cache(
 ) -> None:
     """Bring the model into the content-addressed cache; every file is verified, a second warm-up fetches nothing.
 
+    What is not the model that was registered is refused.
+
     Args:
-        registered: The registered version.
+        registered: The registered version, with its digest.
         cached: Folder in the cache.
         result: CachedModel as JSON.
         overrides: {"warm_cache": {...}}: fields of CacheSpec.
@@ -29,7 +31,8 @@ def warm_cache(
     from goldpath.serving.specs import CacheSpec
 
     with step("warm_cache") as running:
-        warmed = model_cache.warm(CacheSpec.parse({"uri": registered.uri}, overrides.get("warm_cache")))
+        asked = {"uri": registered.uri, "model_digest": registered.metadata["digest"]}
+        warmed = model_cache.warm(CacheSpec.parse(asked, overrides.get("warm_cache")))
         cached.uri = Path(warmed.path).as_uri()
         cached.metadata.update(digest=warmed.digest, bytes=warmed.bytes)
         running.reused = warmed.bytes_fetched == 0

@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from goldpath.core.errors import MachineError
+
 
 def digest_bytes(data: bytes) -> str:
     """SHA-256 of `data`, hex."""
@@ -57,6 +59,23 @@ def code_digest(*packages: str) -> str:
             for path in sorted(Path(place).rglob("*.py")):
                 found[f"{package}/{path.relative_to(place).as_posix()}"] = digest_file(path)
     return digest_json(found)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of the libraries that do the work, by the names under which they are installed.
+
+    Work that was made by other versions is not reused.
+
+    Raises:
+        MachineError: one is not installed.
+    """
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise MachineError(f"the package {name} is not installed", "Install it: `make setup`.") from None
+    return found
 
 
 def code_version() -> str:

@@ -59,6 +59,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     return _json_object(file)
 
 
+def positions(folder: Path) -> int | None:
+    """Tokens that the model can place; None where its configuration does not say.
+
+    `max_position_embeddings`, which GPT-2 and its kin call `n_positions`; models of several kinds of input keep it in
+    `text_config`.
+
+    Raises:
+        ModelError: config.json is missing or not a JSON object.
+    """
+    config = read_config(folder)
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        text = config
+    most = text.get("max_position_embeddings") or text.get("n_positions")
+    return most if isinstance(most, int) else None
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of the model: all shards of its index, or the files themselves.
 

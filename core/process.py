@@ -8,6 +8,7 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -192,19 +193,44 @@ def _watch(child: subprocess.Popen[bytes], stop: Callable[[], bool], stopped: th
         time.sleep(_POLL_S)
 
 
+_DETACH = """
+import os, sys
+if pid := os.fork():
+    os.write(1, b"%d\\n" % pid)
+    os._exit(0)
+os.setsid()
+if not os.read(0, 1):
+    os._exit(1)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.dup2(2, 1)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""A process between us and the detached one: it ends at once, so that the other is nobody's child. We cannot fork
+ourselves, where threads may hold locks. The detached one begins when we know its pid; if we end before, so does it."""
+
+
 def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> int:
-    """Start a process that outlives us, in a session of its own, its output appended to `log`. Returns its pid."""
+    """Start a process that outlives us, its output appended to `log`. Returns its pid.
+
+    It has a session of its own and is not our descendant: who ends us with our tree leaves it alone. A command that
+    cannot be run is told in the log alone.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            list(command),
+        between = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _DETACH, *command],
             env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            bufsize=0,
         )
-    return child.pid
+    with between:
+        assert between.stdin is not None  # noqa: S101
+        assert between.stdout is not None  # noqa: S101
+        pid = int(between.stdout.readline())
+        between.stdin.write(b"!")
+    return pid
 
 
 def started_at(pid: int) -> float | None:

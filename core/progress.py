@@ -1,20 +1,24 @@
 """Progress of long work: events in a run, rich bars in a terminal, plain lines elsewhere.
 
 Inside a run every process appends to one events file (`GOLDPATH_EVENTS`), which the command line draws; the
-events also stay as the run's journal.
+events also stay as the run's journal. A full disk or a kill can leave half a line in it, which `parse_event` passes
+over.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+from goldpath.core.errors import MachineError, from_os_error
 
 _EVENT_GAP_S = 0.2
 _PLAIN_GAP_S = 5.0
@@ -62,12 +66,19 @@ def progress(label: str, total: float | None = None, unit: str = "") -> Iterator
     sink.show(bar, final=False)
     try:
         yield bar
-    finally:
-        bar.finish()
+    except BaseException:
+        with suppress(MachineError):  # what ended the block is the reason to show
+            bar.finish()
+        raise
+    bar.finish()
 
 
 def emit(kind: str, **fields: Any) -> None:
-    """Append one event to the run's journal; nothing outside a run."""
+    """Append one event to the run's journal; nothing outside a run.
+
+    Raises:
+        MachineError: the disk is full or read-only.
+    """
     target = os.environ.get("GOLDPATH_EVENTS")
     if not target:
         return
@@ -78,9 +89,30 @@ def emit(kind: str, **fields: Any) -> None:
         **fields,
     }
     line = json.dumps(event, default=str) + "\n"
-    # One write of one line to a file opened for appending does not mix with other processes' lines.
-    with Path(target).open("ab", buffering=0) as file:
-        file.write(line.encode())
+    try:
+        _append(Path(target), line.encode())
+    except OSError as error:
+        raise from_os_error(error, target) from error
+
+
+def _append(journal: Path, line: bytes) -> None:
+    """One line at a time, whichever process writes it, and never behind a half line that somebody left."""
+    with journal.open("ab+", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if end := file.seek(0, os.SEEK_END):
+            file.seek(end - 1)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        while line:
+            line = line[file.write(line) :]
+
+
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line of the journal; None where the line is empty or was cut off."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
 
 
 class EventSink:

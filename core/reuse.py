@@ -2,25 +2,24 @@
 
 Each piece of work has a slot, `GOLDPATH_HOME/store/<kind>/<key>/`, where the key is a digest over the kind, the
 inputs (by content digest, never by path), the parameters and our code. A slot is built under a lock, so that two
-runs at once do it once; an interrupted build leaves its partial files (checkpoints) for the next try; `result.json`,
-written last, makes it whole. A slot whose files changed or vanished is built again.
+runs at once do it once; an interrupted build may leave its partial files (checkpoints) for the next try;
+`result.json`, written last, makes it whole. A slot whose files changed or vanished is built again.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from goldpath.core.digest import digest_json, manifest
-from goldpath.core.errors import GoldpathError, from_os_error
+from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_json
+from goldpath.core.locks import locked
 from goldpath.core.progress import emit
 from goldpath.core.settings import state
 from goldpath.core.spec import Result
@@ -60,7 +59,7 @@ def reuse(
         model: the type of the result.
         build: does the work into the folder it is given and returns the result.
         keep_partial: leave files of an interrupted build in place (checkpoints), so that the next build can go on
-            from them; without it, a build starts in an empty folder.
+            from them; without it, a build that fails leaves nothing, and each starts in an empty folder.
 
     Raises:
         GoldpathError: whatever `build` raises.
@@ -68,7 +67,7 @@ def reuse(
     key = digest_json({"kind": kind, **inputs})[:32]
     root = state("store", kind)
     slot = root / key
-    with _locked(root / f".{key}.lock", kind):
+    with locked(root / f".{key}.lock", kind):
         found = _load(slot, model)
         if found is not None:
             emit("reused", what=kind, key=key)
@@ -79,29 +78,18 @@ def reuse(
         if slot.exists() and (damaged or not keep_partial):
             shutil.rmtree(slot)
         slot.mkdir(parents=True, exist_ok=True)
-        result = build(slot)
-        files = manifest(slot)
-        write_json(
-            slot / _RESULT,
-            {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
-        )
+        try:
+            result = build(slot)
+            files = manifest(slot)
+            write_json(
+                slot / _RESULT,
+                {"kind": kind, "inputs": inputs, "result": result.model_dump(mode="json"), "files": files},
+            )
+        except BaseException:
+            if not keep_partial:
+                shutil.rmtree(slot, ignore_errors=True)
+            raise
     return Reused(result, slot, key, reused=False)
-
-
-@contextmanager
-def _locked(path: Path, kind: str) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit("waiting", what=kind)  # another run is building it
-        lock.acquire()
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _load(slot: Path, model: type[R]) -> R | None:

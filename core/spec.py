@@ -49,6 +49,20 @@ class Spec(BaseModel):
         return digest_json(self.model_dump(mode="json"))
 
 
+def fields_for(step: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a form's `overrides` set for a step.
+
+    Raises:
+        SpecError: they are no object.
+    """
+    fields = overrides.get(step, {})
+    if not isinstance(fields, Mapping):
+        raise SpecError(
+            f"overrides.{step} is {fields!r}", 'Give an object of fields, such as {"max_rows": 500}.'
+        )
+    return dict(fields)
+
+
 def _whole(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)

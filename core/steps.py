@@ -7,13 +7,20 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from goldpath.core import settings
-from goldpath.core.errors import EXIT_CODE, GoldpathError, Interrupted, StepError, from_os_error
+from goldpath.core import marks, settings
+from goldpath.core.errors import (
+    EXIT_CODE,
+    GoldpathError,
+    Interrupted,
+    MachineError,
+    StepError,
+    from_os_error,
+)
 from goldpath.core.files import write_json
 from goldpath.core.process import die_with_process, kill_children, sigterm_raises
 from goldpath.core.progress import emit
@@ -29,6 +36,11 @@ class Step:
         self.began = time.time()
         self.reused = False
         self.summary = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return round(time.time() - self.began, 2)
 
     def done(self, result_path: str, result: Result | Reused[Any], summary: str) -> None:
         """Write the step's result: one JSON file `{step, started, seconds, reused, result}` that the report reads.
@@ -47,7 +59,7 @@ class Step:
         envelope = {
             "step": self.name,
             "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - self.began, 2),
+            "seconds": self.seconds,
             "reused": self.reused,
             "result": value.model_dump(mode="json"),
         }
@@ -60,40 +72,40 @@ class Step:
 def step(name: str) -> Iterator[Step]:
     """Run a component's body: a GoldpathError ends the process with its one line and exit code 2."""
     os.environ["GOLDPATH_STEP"] = name
-    if settings.run_dir():
-        _join_run(name)
-    running = Step(name)
-    emit("step-started")
+    running, run_dir = Step(name), settings.run_dir()
     try:
+        if run_dir:
+            _join_run(name, run_dir)
+        emit("step-started")
         with sigterm_raises():
             yield running
+        emit("step-finished", reused=running.reused, seconds=running.seconds, summary=running.summary)
     except (Exception, KeyboardInterrupt) as error:
         shown = _explained(name, error)
+        ours = isinstance(shown, StepError) and shown is not error  # to mend: keep the traceback in the log
+        if not ours:
+            with suppress(OSError):  # the log may lie on the disk that is full
+                print(f"error: {shown.line()}", file=sys.stderr, flush=True)  # noqa: T201
         kill_children()
-        if run_dir := settings.run_dir():
-            (run_dir / f"failed-{name}").touch()
-        emit("step-failed", error=shown.to_dict(), seconds=round(time.time() - running.began, 2))
-        if isinstance(shown, StepError) and shown is not error:
-            raise  # ours to mend: keep the traceback in the log
-        print(f"error: {shown.line()}", file=sys.stderr, flush=True)  # noqa: T201
+        if run_dir:
+            marks.fail(run_dir, name, shown)
+        with suppress(MachineError):
+            emit("step-failed", error=shown.to_dict(), seconds=running.seconds)
+        if ours:
+            raise
         sys.exit(EXIT_CODE)
-    emit(
-        "step-finished",
-        reused=running.reused,
-        seconds=round(time.time() - running.began, 2),
-        summary=running.summary,
-    )
+    if run_dir:
+        marks.end(run_dir, name)
 
 
-def _join_run(name: str) -> None:
+def _join_run(name: str, run_dir: Path) -> None:
     """Die with the run, write to the step's own log, and do nothing where a step of the run has failed already."""
     worker, _, started = os.environ.get("GOLDPATH_WORKER", "").partition(":")
     if worker:
         die_with_process(int(worker), float(started))  # kfp puts a shell between the worker and us
-    run_dir = settings.run_dir()
-    assert run_dir is not None  # noqa: S101
-    if any(run_dir.glob("failed-*")):
+    if marks.lost(run_dir):
         sys.exit(EXIT_CODE)  # kfp.local goes on with independent steps; the run is lost already
+    marks.begin(run_dir, name)
     log = run_dir / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

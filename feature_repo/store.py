@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from goldpath.core.digest import code_digest, digest_json
+from goldpath.core.digest import code_digest, digest_json, versions
 from goldpath.core.errors import InputError
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.settings import state
@@ -45,8 +45,13 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
         MachineError: the disk is full, or the online store cannot be opened.
     """
     moment = spec.as_of.isoformat() if spec.as_of else None
-    inputs = {"documents": documents_digest, "as_of": moment, "code": code_digest("feature_repo")}
-    variant = {**inputs, "online_rows": spec.online_rows, "embedding": embeddings.MODEL}
+    inputs = {
+        "documents": documents_digest,
+        "as_of": moment,
+        "code": code_digest("feature_repo"),
+        "libraries": versions("feast", "duckdb", "pyarrow"),
+    }
+    variant = {**inputs, "online_rows": spec.online_rows, "embedding": embeddings.made_by()}
     folder = state("features") / digest_json(variant)[:32]
     with locked(folder):
         folder.mkdir(exist_ok=True)
@@ -89,7 +94,7 @@ def retrieve(query: str, k: int, online_store: str) -> list[Chunk]:
     """The documents nearest in meaning to `query`, most similar first.
 
     Works from any process: the online store is opened for the search alone, under a lock. The first call of a process
-    imports Feast and loads the embedding model (some 10 s); later ones take about 0.1 s.
+    imports Feast and loads the embedding model, which takes seconds.
 
     Args:
         query: a question or any text; its first 256 tokens count.

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from goldpath.core.errors import GoldpathError, InputError, StepError
+from goldpath.core import marks
+from goldpath.core.errors import GoldpathError, InputError, MachineError, StepError, from_os_error
+from goldpath.core.progress import parse_event
 from goldpath.pipelines import runs
 from goldpath.pipelines.catalogue import FormField, compile_pipeline, form
+from goldpath.pipelines.worker import STOPPED
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
@@ -84,15 +87,19 @@ def resume(name: str) -> runs.Run:
     """A run to go on with: the same YAML and parameters; finished work is found by its content.
 
     Raises:
-        InputError: it is running, has succeeded, or was never compiled.
+        InputError: it is running, or has succeeded.
     """
     run = runs.load(name)
-    runs.lock(run).release()
     if run.status == "succeeded":
         raise InputError(f"run {name!r} has succeeded", f"See it: `goldpath report {name}`.")
-    if not (run.folder / "pipeline.yaml").exists():
-        run.pipeline_digest = compile_pipeline(run.pipeline, run.folder / "pipeline.yaml")
-        run.save()
+    run.hold()
+    try:
+        if not (run.folder / "pipeline.yaml").exists():
+            run.pipeline_digest = compile_pipeline(run.pipeline, run.folder / "pipeline.yaml")
+            run.save()
+    except BaseException:
+        run.release()
+        raise
     return run
 
 
@@ -102,36 +109,70 @@ def execute(run: runs.Run, watch: Watcher) -> runs.Run:
     Raises:
         GoldpathError: what made the run fail.
     """
-    log = run.folder / "logs" / "run.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begin = _size(run.folder / "events.jsonl")
-    with log.open("ab") as output:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "goldpath.pipelines.worker", run.name],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone; we end the tree in order
-        )
+    run.hold()
     try:
-        for event in follow(run.folder / "events.jsonl", begin, lambda: worker.poll() is None):
+        worker = _drive(run, watch)
+        after = runs.load(run.name)
+        begun = after.pid == worker.pid  # else the record is of an earlier try
+        if begun and after.status == "succeeded":
+            return after
+        if begun and after.error:
+            raise GoldpathError.from_dict(after.error)
+        raise _unrecorded(after, worker.returncode)
+    finally:
+        run.release()
+
+
+def _drive(run: runs.Run, watch: Watcher) -> subprocess.Popen[bytes]:
+    """Start the worker and watch it to its end."""
+    log, journal = run.folder / "logs" / "run.log", run.folder / "events.jsonl"
+    begin = _size(journal)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "goldpath.pipelines.worker", run.name],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone; we end the tree in order
+            )
+    except OSError as error:
+        raise from_os_error(error, log) from error
+    try:
+        for event in follow(journal, begin, lambda: worker.poll() is None):
             watch(event)
         worker.wait()
     except BaseException:
         runs.stop(run, worker.pid)
         raise
-    after = runs.load(run.name)
-    if after.status == "succeeded":
-        return after
-    if after.error:
-        raise GoldpathError.from_dict(after.error)
-    raise StepError(
-        f"run {run.name!r} was interrupted", f"Continue with `goldpath run --resume {run.name}`; log: {log}."
+    return worker
+
+
+def _unrecorded(run: runs.Run, code: int) -> GoldpathError:
+    """Why a run ended whose worker did not write that down: it was killed, or the disk is full."""
+    interrupted = StepError(
+        f"run {run.name!r} was interrupted",
+        f"Continue with `goldpath run --resume {run.name}`; log: {run.folder / 'logs' / 'run.log'}.",
     )
+    if code < 0 or code == STOPPED:
+        return interrupted
+    failure = marks.first_failure(run.folder)
+    error = failure.error if failure else None
+    run.status, run.ended = "failed", runs.now()
+    run.error = failure.to_dict() if failure else interrupted.to_dict()
+    try:
+        run.save()
+    except MachineError as full:
+        return error or full
+    return error or interrupted
 
 
 def follow(file: Path, begin: int, alive: Callable[[], bool]) -> Iterator[Event]:
-    """Events as they are appended to `file` after byte `begin`, until `alive` says no and all is read."""
+    """Events as they are appended to `file` after byte `begin`, until `alive` says no and all is read.
+
+    A line that a full disk or a kill has cut off is passed over.
+    """
     import time
 
     position, rest = begin, b""
@@ -143,8 +184,7 @@ def follow(file: Path, begin: int, alive: Callable[[], bool]) -> Iterator[Event]
                 data = source.read()
             position += len(data)
             *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
+            yield from filter(None, map(parse_event, lines))
         if last:
             return
         time.sleep(_POLL_S)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from goldpath.core.errors import SpecError
+from goldpath.core.spec import fields_for
 
 STEPS = ("prepare_data", "build_features", "tune", "fine_tune", "evaluate", "warm_cache", "deploy", "probe")
 """Steps whose specs take overrides."""
 
 
 def check(pipeline: str, form: Mapping[str, Any]) -> None:
-    """Build every spec that the form stands for, and look at the data set and the model.
+    """Build every spec that the form stands for, and look at the data set, the model, the registry and the port.
 
     Raises:
         GoldpathError: the first thing that is wrong.
@@ -22,29 +23,31 @@ def check(pipeline: str, form: Mapping[str, Any]) -> None:
 
 def _finetune(form: Mapping[str, Any]) -> None:
     from goldpath.feature_repo.specs import FeatureSpec
+    from goldpath.registry.store import require_embedded
+    from goldpath.serving.backends import local
     from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
-    from goldpath.training import base_models, datasets, modeling
+    from goldpath.training import base_models, datasets, modeling, search
     from goldpath.training.specs import DatasetSpec, EvalSpec, SearchSpec, TrainSpec
 
     more = sections(form["overrides"])
     seed = form["seed"]
-    data = DatasetSpec.parse({"source": form["dataset"], "seed": seed}, more["prepare_data"])
+    data = DatasetSpec.from_form(dataset=form["dataset"], seed=seed, overrides=more)
     FeatureSpec.parse({}, more["build_features"])
-    SearchSpec.parse(
-        {"max_trials": form["max_trials"], "algorithm": form["algorithm"], "seed": seed}, more["tune"]
+    searched = SearchSpec.from_form(
+        max_trials=form["max_trials"], algorithm=form["algorithm"], seed=seed, overrides=more
     )
-    train = TrainSpec.parse(
-        {"method": form["method"], "max_steps": form["max_steps"], "seed": seed}, more["fine_tune"]
-    )
+    train = TrainSpec.from_form(method=form["method"], max_steps=form["max_steps"], seed=seed, overrides=more)
+    search.applicable(searched, train)
     gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
-    judged = dict(more["evaluate"])
-    EvalSpec.parse({"seed": seed, "gate": {**gate, **judged.pop("gate", {})}}, judged)
+    EvalSpec.from_form(**gate, seed=seed, overrides=more)
     CacheSpec.parse({"uri": "file:///"}, more["warm_cache"])
-    ServeSpec.parse(
+    serve = ServeSpec.parse(
         {"name": form["name"], "model_name": form["name"], "engine": form["engine"], "model_uri": "/"},
         more["deploy"],
     )
     ProbeSpec.parse({}, more["probe"])
+    require_embedded()
+    local.check_port(serve)  # runs on this machine deploy here, whatever GOLDPATH_BACKEND says
     base_models.check(form["model"])
     datasets.check(data)
     if train.method == "qlora":
@@ -57,11 +60,7 @@ def sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         SpecError: a step that there is not, or fields that are no object.
     """
-    for step, fields in overrides.items():
+    for step in overrides:
         if step not in STEPS:
             raise SpecError(f"overrides has no step {step!r}", f"Steps: {', '.join(STEPS)}.")
-        if not isinstance(fields, dict):
-            raise SpecError(
-                f"overrides.{step} is {fields!r}", 'Give an object of fields, such as {"max_rows": 500}.'
-            )
-    return {step: dict(overrides.get(step, {})) for step in STEPS}
+    return {step: fields_for(step, overrides) for step in STEPS}

@@ -4,8 +4,10 @@
 
     runs/finetune-1/
         run.json        name, pipeline, parameters, status, the worker's pid
+        .lock           held by the command that drives the run
         pipeline.yaml   what runs
         events.jsonl    the journal: steps, progress, errors
+        running-STEP    see `core.marks`; failed-STEP too
         results/        one JSON a step
         logs/           run.log and one log a step
         artifacts/      KFP's pipeline root
@@ -14,6 +16,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 from datetime import UTC, datetime
@@ -21,10 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 from goldpath.core import settings
-from goldpath.core.errors import GoldpathError, InputError, Interrupted
+from goldpath.core.errors import GoldpathError, InputError, Interrupted, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import is_same_process, kill_tree
 
@@ -32,6 +35,7 @@ Status = Literal["created", "running", "succeeded", "failed", "cancelled", "inte
 CANCELLED = "cancelled"
 """Name of the file that says that somebody wanted the run to end."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
+_WAIT_S = 5.0
 
 
 class Run(BaseModel):
@@ -49,6 +53,7 @@ class Run(BaseModel):
     pipeline_digest: str = ""
     command: str = ""
     error: dict[str, str] | None = None
+    _held: FileLock | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
@@ -77,6 +82,48 @@ class Run(BaseModel):
         """Whether its worker runs."""
         return bool(self.pid) and is_same_process(self.pid, self.pid_started)
 
+    def busy(self) -> bool:
+        """Whether somebody drives it: its worker runs, or is about to."""
+        return self.alive() or self._locked()
+
+    def hold(self) -> None:
+        """Let nobody else drive or remove the run, until `release` or the end of this process.
+
+        Raises:
+            InputError: somebody else holds it.
+            MachineError: the disk is full or read-only.
+        """
+        if self._held is not None:
+            return
+        held = FileLock(self.folder / ".lock", thread_local=False)
+        try:
+            # Whoever only asks whether the run is busy holds it for a moment.
+            held.acquire(timeout=0 if self.alive() else _WAIT_S)
+        except Timeout:
+            raise InputError(
+                f"run {self.name!r} is running",
+                f"Wait for it, or stop it: `goldpath runs cancel {self.name}`.",
+            ) from None
+        except OSError as error:
+            raise from_os_error(error, self.folder) from error
+        self._held = held
+
+    def release(self) -> None:
+        """Undo `hold`."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    def _locked(self) -> bool:
+        try:
+            with (self.folder / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not meet
+        except BlockingIOError:
+            return True
+        except OSError:  # nobody has held it yet
+            return False
+        return False
+
 
 def now() -> str:
     """The present moment, ISO 8601 in UTC."""
@@ -84,10 +131,11 @@ def now() -> str:
 
 
 def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, command: str = "") -> Run:
-    """Make the folder of a new run; the name is `<pipeline>-<number>` where none is given.
+    """Make the folder of a new run and hold it; the name is `<pipeline>-<number>` where none is given.
 
     Raises:
         InputError: the name is taken or is not a DNS label.
+        MachineError: the disk is full or read-only.
     """
     check_name(name)
     root = settings.state("runs")
@@ -101,8 +149,15 @@ def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, c
                 raise _taken(name) from None
             number += 1
             continue
+        except OSError as error:
+            raise from_os_error(error, root / chosen) from error
         run = Run(name=chosen, pipeline=pipeline, parameters=parameters, created=now(), command=command)
-        run.save()
+        try:
+            run.hold()
+            run.save()
+        except BaseException:
+            shutil.rmtree(run.folder, ignore_errors=True)  # else it would block the name for ever
+            raise
         return run
 
 
@@ -145,7 +200,7 @@ def load(name: str) -> Run:
             f"Runs: {', '.join(known)}." if known else "Start one with `goldpath run finetune`.",
         )
     run = Run.model_validate(read_json(file))
-    if run.status in ("created", "running") and not run.alive() and not _locked(run):
+    if run.status in ("created", "running") and not run.busy():
         run.status = "interrupted"
     return run
 
@@ -173,32 +228,6 @@ def latest() -> Run:
             f"there are no runs under {settings.home()}", "Start one with `goldpath run finetune`."
         )
     return runs[-1]
-
-
-def lock(run: Run) -> FileLock:
-    """Held by whoever drives the run.
-
-    Raises:
-        InputError: somebody else does.
-    """
-    held = FileLock(run.folder / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"run {run.name!r} is running", f"Wait for it, or stop it: `goldpath runs cancel {run.name}`."
-        ) from None
-    return held
-
-
-def _locked(run: Run) -> bool:
-    held = FileLock(run.folder / ".lock")
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        return True
-    held.release()
-    return False
 
 
 def cancel(run: Run) -> None:
@@ -234,4 +263,8 @@ def remove(run: Run) -> None:
     """
     if run.alive():
         raise InputError(f"run {run.name!r} is running", f"Stop it first: `goldpath runs cancel {run.name}`.")
-    shutil.rmtree(run.folder)
+    run.hold()
+    try:
+        shutil.rmtree(run.folder)
+    finally:
+        run.release()

@@ -1,21 +1,27 @@
-"""The process that runs a compiled pipeline on this machine: `python -m goldpath.pipelines.worker RUN`."""
+"""The process that runs a compiled pipeline on this machine: `python -m goldpath.pipelines.worker RUN`.
+
+Whoever starts it holds the run (`Run.hold`). Its exit code is 0, 2 for a run that failed, or 143 where
+it was stopped from outside and others write the record.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 import warnings
-from pathlib import Path
+from contextlib import suppress
 from types import FrameType
 
-from goldpath.core import settings
-from goldpath.core.errors import EXIT_CODE, GoldpathError, StepError
+from goldpath.core import marks, settings
+from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, StepError, from_os_error
 from goldpath.core.process import die_with_parent, kill_children, started_at
 from goldpath.core.progress import emit
 from goldpath.pipelines import runs
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a worker that was stopped from outside."""
 
 
 def environment(run: runs.Run) -> dict[str, str]:
@@ -36,28 +42,44 @@ def environment(run: runs.Run) -> dict[str, str]:
 def main(name: str) -> int:
     """Run the pipeline to its end. Returns the exit code."""
     die_with_parent()
-    run = runs.load(name)
-    held = runs.lock(run)
     signal.signal(signal.SIGTERM, _stop)
-    for marker in (*run.folder.glob("failed-*"), run.folder / runs.CANCELLED):
-        marker.unlink(missing_ok=True)
+    try:
+        run = runs.load(name)
+        _begin(run)
+        error = _outcome(run)
+        run.status, run.error = ("failed", error) if error else ("succeeded", None)
+        run.ended = runs.now()
+        run.save()
+        with suppress(MachineError):  # it is in the record
+            emit("run-ended", status=run.status, error=run.error)
+    except (GoldpathError, OSError) as error:  # the disk is full: who started us looks for the reason, too
+        shown = from_os_error(error) if isinstance(error, OSError) else error
+        with suppress(OSError):
+            print(f"error: {shown.line()}", file=sys.stderr, flush=True)  # noqa: T201
+        return EXIT_CODE
+    return 0 if run.status == "succeeded" else EXIT_CODE
+
+
+def _begin(run: runs.Run) -> None:
+    """Take the run over: its record, its journal and our environment."""
+    marks.clear(run.folder)
+    (run.folder / runs.CANCELLED).unlink(missing_ok=True)
     run.status, run.started, run.ended, run.error = "running", runs.now(), "", None
     run.pid, run.pid_started = os.getpid(), started_at(os.getpid()) or time.time()
     run.save()
     os.environ.update(environment(run))
     emit("run-started")
+
+
+def _outcome(run: runs.Run) -> dict[str, str] | None:
+    """Run it; what made it fail, as its record keeps it."""
     try:
         _execute(run)
-        run.status = "succeeded"
     except Exception as error:
         if (run.folder / runs.CANCELLED).exists():
-            os._exit(EXIT_CODE)  # who stopped us writes the record
-        run.status, run.error = "failed", _reason(run, error).to_dict()
-    run.ended = runs.now()
-    run.save()
-    emit("run-ended", status=run.status, error=run.error)
-    held.release()
-    return 0 if run.status == "succeeded" else EXIT_CODE
+            os._exit(STOPPED)
+        return _reason(run, error)
+    return None
 
 
 def _execute(run: runs.Run) -> None:
@@ -75,26 +97,26 @@ def _execute(run: runs.Run) -> None:
     pipeline(**run.parameters)
 
 
-def _reason(run: runs.Run, error: Exception) -> GoldpathError:
+def _reason(run: runs.Run, error: Exception) -> dict[str, str]:
     """What the step that failed said; KFP itself only knows that one did."""
-    found: GoldpathError | None = None
-    events = run.folder / "events.jsonl"
-    begun = max((i for i, line in enumerate(_lines(events)) if '"run-started"' in line), default=0)
-    for line in _lines(events)[begun:]:
-        event = json.loads(line)
-        if event["kind"] == "step-failed" and found is None:
-            found = GoldpathError.from_dict(event["error"])
-    return found or StepError(f"the run failed: {error}", f"`goldpath runs logs {run.name}` has the details.")
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    failure = marks.first_failure(run.folder)
+    if failure is None:
+        if isinstance(error, OSError):
+            return from_os_error(error).to_dict()
+        told = StepError(f"the run failed: {error}", f"`goldpath runs logs {run.name}` has the details.")
+        return told.to_dict()
+    if failure.killed_after is not None:
+        with suppress(MachineError):
+            emit(
+                "step-failed", step=failure.step, error=failure.error.to_dict(), seconds=failure.killed_after
+            )
+    return failure.to_dict()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """On SIGTERM: take every descendant along, and leave at once (kfp's threads wait for children)."""
     kill_children()
-    os._exit(EXIT_CODE)
+    os._exit(STOPPED)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ What happens to the same content (name and model digest) registered again:
 - a later verdict replaces the earlier one, but never a champion's: a stricter gate does not end what is being
   served, only a better model does. The verdict itself is kept in the tag `last_verdict`;
 - accepted, it becomes champion, whichever version was it before.
+
+A model takes over only from the champion that it was compared with. Where another became champion meanwhile, nothing
+is registered: the run compares anew.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goldpath.core import settings
-from goldpath.core.errors import InputError, ModelError
+from goldpath.core.errors import InputError, ModelError, StepError
 from goldpath.core.uris import local_path
-from goldpath.registry.package import WEIGHTS, Content, missing_files, package, read_content
+from goldpath.registry.package import WEIGHTS, Content, is_whole, missing_files, package, read_content
 from goldpath.registry.results import Lineage, RegisteredVersion
 from goldpath.registry.store import (
     CHAMPION,
@@ -46,6 +49,7 @@ def register(
     metrics: Mapping[str, float],
     parameters: Mapping[str, str],
     accepted: bool,
+    compared_with: str,
     description: str = "",
 ) -> RegisteredVersion:
     """Register a model, or adopt the version that has the same content; an accepted one becomes champion.
@@ -60,11 +64,13 @@ def register(
         metrics: figures of the evaluation.
         parameters: hyperparameters.
         accepted: whether it passed the gate.
+        compared_with: version of the champion that the gate compared it with; empty where there was none.
         description: shown on the version's page.
 
     Raises:
         InputError: the name cannot be used, or is taken by another kind of thing.
         ModelError: the folder is not a model, or is not the one that `lineage` describes.
+        StepError: it was accepted, but another version is champion now than the one it was compared with.
         MachineError: the database is damaged or locked; the disk is full or read-only.
     """
     check_name(name)
@@ -79,6 +85,8 @@ def register(
         before = _champion_version(client, name)
         version = _same_content(client, name, lineage.model_digest)
         adopted = version is not None
+        if accepted and before not in ("", compared_with, str(version.version) if version else ""):
+            raise _overtaken(name, before, compared_with)
         if version is None:
             version = _create(client, name, content, lineage, metrics, parameters, accepted, description)
         else:
@@ -86,6 +94,16 @@ def register(
         if accepted:
             client.set_registered_model_alias(name, CHAMPION, version.version)
         return _describe(client, name, version.version, adopted=adopted, previous=before)
+
+
+def _overtaken(name: str, champion: str, compared_with: str) -> StepError:
+    run = settings.run_id()
+    first = f"`goldpath run --resume {run}`" if run else "Evaluate the model again"
+    return StepError(
+        f"version {champion} of {name} became champion meanwhile, and this model was compared with "
+        + (f"version {compared_with}" if compared_with else "none"),
+        f"{first}: what is finished is reused, and the model is compared with version {champion}.",
+    )
 
 
 def champion(name: str) -> RegisteredVersion | None:
@@ -224,7 +242,7 @@ def _adopt(
     client: MlflowClient, name: str, version: Any, content: Content, accepted: bool, *, champion: bool
 ) -> None:
     target = local_path(version.source)
-    if missing_files(target):
+    if not is_whole(target, content):
         package(content, target, version.tags.get("model_id", ""))
     verdict = _ACCEPTED if accepted else _REJECTED
     for key, value in ((_LAST, verdict), (_STATUS, _ACCEPTED if champion else verdict)):

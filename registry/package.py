@@ -96,6 +96,18 @@ def missing_files(target: Path) -> list[str]:
     return gone
 
 
+def is_whole(target: Path, content: Content) -> bool:
+    """Whether a packaged model holds the very bytes of `content`."""
+    if missing_files(target):
+        return False
+    for name, (_, digest) in content.files.items():
+        path = target / WEIGHTS / name
+        # A link to a file that was read for `content` needs no second reading.
+        if not path.is_file() or not (path.samefile(content.folder / name) or digest_file(path) == digest):
+            return False
+    return True
+
+
 def _mlmodel(content: Content, model_id: str) -> Any:
     """What `mlflow.transformers.save_model(..., task="llm/v1/chat")` declares, without loading the model."""
     from mlflow.models import Model, ModelSignature

@@ -42,6 +42,19 @@ def exists() -> bool:
     return file is None or file.exists()
 
 
+def require_embedded() -> None:
+    """Refuse a store of MLflow's that is not on this machine.
+
+    Raises:
+        InputError: `MLFLOW_TRACKING_URI` is not a SQLite file.
+    """
+    if database() is None:
+        raise InputError(
+            f"MLFLOW_TRACKING_URI is {settings.tracking_uri()}, and the embedded registry is a SQLite file",
+            "Unset it, or set it to sqlite:///PATH.",
+        )
+
+
 @contextmanager
 def reading() -> Iterator[MlflowClient]:
     """A client for looking things up.
@@ -64,12 +77,7 @@ def writing() -> Iterator[MlflowClient]:
         InputError: MLflow's store is not on this machine.
         MachineError: the database is damaged, locked or read-only.
     """
-    file = database()
-    if file is None:
-        raise InputError(
-            f"MLFLOW_TRACKING_URI is {settings.tracking_uri()}, and the embedded registry is a SQLite file",
-            "Unset it, or set it to sqlite:///PATH.",
-        )
+    require_embedded()
     lock = FileLock(settings.state() / ".registry.lock")
     try:
         lock.acquire(timeout=2 * LOCK_TIMEOUT_S)

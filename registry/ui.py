@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable
 
 from goldpath.core import settings
 from goldpath.core.errors import MachineError, StepError
+from goldpath.core.ports import HOST, free_port
 from goldpath.core.process import run_child
 from goldpath.core.tracking_store import tracking_store
-
-HOST = "127.0.0.1"
 
 
 def serve_ui(port: int = 5000, *, stop: Callable[[], bool] | None = None) -> str:
@@ -28,7 +26,7 @@ def serve_ui(port: int = 5000, *, stop: Callable[[], bool] | None = None) -> str
         MachineError: the port is taken; the database is damaged or locked.
         StepError: the server ended by itself.
     """
-    chosen = _free_port(port)
+    chosen = _port(port)
     uri = tracking_store()
     url = f"http://{HOST}:{chosen}"
     last: list[str] = []
@@ -62,16 +60,13 @@ def _command(uri: str, port: int) -> list[str]:
     return [sys.executable, "-m", "mlflow", "server", *(part for pair in options.items() for part in pair)]
 
 
-def _free_port(port: int) -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OverflowError:
-            raise MachineError(f"{port} is not a port", "Choose one from 1 to 65535.") from None
-        except OSError as error:
-            raise MachineError(
-                f"port {port} on {HOST} cannot be used ({error.strerror})",
-                "Choose another with --port, or end the program that listens there.",
-            ) from None
-        return int(probe.getsockname()[1])
+def _port(port: int) -> int:
+    try:
+        return free_port(port)
+    except OverflowError:
+        raise MachineError(f"{port} is not a port", "Choose one from 1 to 65535.") from None
+    except OSError as error:
+        raise MachineError(
+            f"port {port} on {HOST} cannot be used ({error.strerror})",
+            "Choose another with --port, or end the program that listens there.",
+        ) from None

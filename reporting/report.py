@@ -78,7 +78,7 @@ def report_html(run: RunRecord) -> str:
         cached=run.get("warm_cache", CachedModel),
         endpoint=endpoint,
         probe=probe,
-        curl=story.curl_line(endpoint, asked) if endpoint else "",
+        curl=story.curl_line(endpoint.url, endpoint.model, asked) if endpoint else "",
         charts=_charts(run),
     )
 

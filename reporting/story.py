@@ -69,16 +69,10 @@ def _stopped(run: RunRecord, registered: RegisteredVersion | None) -> Verdict:
 
 
 def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
+    if not registered.accepted or (judged and not judged.passed):
+        return _rejected(registered, judged)
     version, champion = f"Version {registered.version}", registered.champion
     told = [_loss_told(judged)] if judged else []
-    if not registered.accepted:
-        failed = [row for row in check_rows(judged) if not row.passed] if judged else []
-        if failed:
-            told = [row.told for row in failed]
-        told.append(f"Version {champion} stays champion." if champion else "There is no champion yet.")
-        return Verdict(
-            "rejected", "Rejected", f"{version} was rejected by the gate", " ".join(filter(None, told))
-        )
     endpoint = run.get("deploy", Endpoint)
     if endpoint:
         told.append(f"It is served at {endpoint.url}.")
@@ -94,6 +88,19 @@ def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResul
     if before:
         told.insert(0, f"It takes over from version {before}.")
     return Verdict("promoted", "Promoted", f"{version} is the new champion", " ".join(filter(None, told)))
+
+
+def _rejected(registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
+    told = [row.told for row in check_rows(judged) if not row.passed] if judged else []
+    if judged and not told:
+        told = [_loss_told(judged)]
+    if registered.champion == registered.version:
+        told.append("The same model stood in the registry already, and stays champion.")
+    else:
+        stays = f"Version {registered.champion} stays champion."
+        told.append(stays if registered.champion else "There is no champion yet.")
+    headline = f"Version {registered.version} was rejected by the gate"
+    return Verdict("rejected", "Rejected", headline, " ".join(told))
 
 
 def _loss_told(judged: EvalResult) -> str:
@@ -222,10 +229,10 @@ def _search_told(search: SearchResult) -> str:
     return f"{told}; none gave a figure."
 
 
-def curl_line(endpoint: Endpoint, question: str) -> str:
-    """A shell line that asks the endpoint."""
-    body = {"model": endpoint.model, "messages": [{"role": "user", "content": question}]}
+def curl_line(url: str, model: str, question: str) -> str:
+    """A shell line that asks the endpoint at `url` (its base URL)."""
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
     return (
-        f"curl {shlex.quote(endpoint.url.rstrip('/') + '/chat/completions')} "
+        f"curl {shlex.quote(url.rstrip('/') + '/chat/completions')} "
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
     )

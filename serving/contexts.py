@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from goldpath.core.errors import SpecError
+from goldpath.core.modelfiles import positions
 
 _SUBJECTS = (
     "The pod",
@@ -70,9 +70,8 @@ def check_fits(model: Path, context: int, room: int) -> None:
     Raises:
         SpecError: it is.
     """
-    config = json.loads((model / "config.json").read_text("utf-8"))
-    limit = config.get("max_position_embeddings") or config.get("n_positions")
-    if isinstance(limit, int) and context + room > limit:
+    limit = positions(model)
+    if limit is not None and context + room > limit:
         raise SpecError(
             f"context_tokens is {context}: with {room} for question and answer that is more than the {limit} "
             "tokens that the model takes",

@@ -86,22 +86,6 @@ async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await writer.drain()
 
 
-def bind(port: int) -> socket.socket:
-    """A socket bound to 127.0.0.1:`port` (0: any free one), not listening.
-
-    Raises:
-        OSError: EADDRINUSE, the port is taken.
-    """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", port))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def hand_out(listener: socket.socket, path: str) -> socket.socket:
     """Give `listener` to whoever connects to the Unix socket `path`, from the running event loop.
 
@@ -131,9 +115,3 @@ def take_over(path: str) -> socket.socket | None:
         if handles:
             return socket.socket(fileno=handles[0])
     return None
-
-
-def free_port() -> int:
-    """A port that nobody held a moment ago."""
-    with bind(0) as sock:
-        return int(sock.getsockname()[1])

@@ -14,6 +14,8 @@ class CacheSpec(Spec):
 
     uri: str
     """`file://`, `s3://`, `gs://`, `hf://` or a path: a folder of safetensors with tokenizer and config."""
+    model_digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """Digest of the model's file manifest, as it was registered: another model is refused. Empty: any."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
 
 

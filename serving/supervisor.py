@@ -30,8 +30,9 @@ from typing import Any
 
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_json
+from goldpath.core.ports import bind, free_port
 from goldpath.core.process import die_with_parent, is_same_process, kill_tree, started_at
-from goldpath.serving.forward import Forwarder, bind, free_port, hand_out, take_over
+from goldpath.serving.forward import Forwarder, hand_out, take_over
 
 HAND_OVER = "listener.sock"
 """In the generation's folder: where the next generation takes the listening socket over."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
-from goldpath.core.digest import code_digest, digest_file, digest_json, digest_manifest, manifest
+from goldpath.core.digest import code_digest, digest_file, digest_json, digest_manifest, manifest, versions
 from goldpath.core.errors import ModelError
 from goldpath.core.fetch import fetch
 from goldpath.core.files import require_space
@@ -31,7 +30,7 @@ from goldpath.training.specs import DEFAULT_MODEL
 
 _KNOWN = f"Give {DEFAULT_MODEL}, a folder, or a URI of one (file://, s3://, gs://, hf://owner/name)."
 _WANTED = (".json", ".jinja", ".model", ".txt", ".safetensors")
-_CODE = ("training.base_models", "core.modelfiles", "core.packages")
+_CODE = ("training.base_models", "training.modeling", "core.modelfiles", "core.packages")
 _BYTES_PER_GGUF_BYTE = 4
 """Q4_1 holds a weight in 5 bits; we keep 16, and the download's own overhead is small."""
 
@@ -133,7 +132,11 @@ def _wanted(uri: str, names: Iterable[str]) -> list[str]:
 
 def _from_package(uri: str) -> Reused[BaseModelInfo]:
     gguf = gguf_file(uri)
-    inputs = {"gguf": digest_file(gguf), "transformers": version("transformers"), "code": code_digest(*_CODE)}
+    inputs = {
+        "gguf": digest_file(gguf),
+        "libraries": versions("torch", "transformers", "gguf"),
+        "code": code_digest(*_CODE),
+    }
 
     def build(slot: Path) -> BaseModelInfo:
         _convert(gguf, slot / "model")

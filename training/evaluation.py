@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from goldpath.core.digest import code_digest
+from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import DataError, MachineError, SpecError
-from goldpath.core.modelfiles import check_model_folder, read_config
+from goldpath.core.modelfiles import check_model_folder, positions
 from goldpath.core.progress import Bar, progress
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.spec import Result
@@ -85,7 +85,8 @@ def _asked(spec: EvalSpec) -> dict[str, Any]:
     return {
         "spec": spec.model_dump(mode="json", exclude={"gate"}),
         "planted": planted.planted_digest(),
-        "code": code_digest("training"),
+        "code": code_digest("training", "core.hardware", "core.modelfiles"),
+        "libraries": versions("torch", "transformers", "presidio-analyzer"),
     }
 
 
@@ -191,7 +192,7 @@ def score_model(name: str, folder: Path, rows: list[dict[str, Any]], spec: EvalS
 def _loss(
     model: Any, tokenizer: Any, folder: Path, rows: list[dict[str, Any]], spec: EvalSpec, bar: Bar
 ) -> scoring.AnswerLoss:
-    limit = min(spec.max_tokens, _positions(folder) or spec.max_tokens)
+    limit = min(spec.max_tokens, positions(folder) or spec.max_tokens)
     found = scoring.answer_loss(
         model, tokenizer, [row["messages"] for row in rows], limit=limit, batch_size=spec.batch_size, bar=bar
     )
@@ -202,16 +203,9 @@ def _loss(
     return found
 
 
-def _positions(folder: Path) -> int | None:
-    config = read_config(folder)
-    text = config.get("text_config")
-    places = (text if isinstance(text, dict) else config).get("max_position_embeddings")
-    return places if isinstance(places, int) else None
-
-
 def _room(folder: Path, spec: EvalSpec) -> int:
     """Tokens that a prompt may have, so that the answer still has positions."""
-    places = _positions(folder)
+    places = positions(folder)
     room = spec.max_tokens if places is None else min(spec.max_tokens, places - spec.max_new_tokens)
     if room < 1:
         raise SpecError(
@@ -224,7 +218,7 @@ def _room(folder: Path, spec: EvalSpec) -> int:
 @contextmanager
 def _loaded(folder: Path, spec: EvalSpec) -> Iterator[tuple[Any, Any]]:
     """A model for inference and its tokenizer; their memory is free again after the block."""
-    # Before torch is loaded: threads that wait by spinning take three times the time on a machine that is busy.
+    # Before torch is loaded: threads that wait by spinning take the time of others on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
     from transformers.utils import logging

@@ -7,17 +7,16 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from goldpath.core.digest import code_digest, digest_json, digest_manifest, manifest
+from goldpath.core.digest import code_digest, digest_manifest, manifest, versions
 from goldpath.core.errors import GoldpathError, MachineError, StepError, from_os_error
 from goldpath.core.files import read_json, require_space, write_json
 from goldpath.core.modelfiles import check_model_folder, count_parameters, weight_files
 from goldpath.core.progress import Bar, progress
 from goldpath.core.reuse import Reused, reuse
-from goldpath.training import modeling, packing
+from goldpath.training import frames, modeling
 from goldpath.training.backends import local
 from goldpath.training.job import Job, heard
 from goldpath.training.results import TrainResult
@@ -25,6 +24,12 @@ from goldpath.training.specs import TrainSpec
 from goldpath.training.tracking import Tracker, tracked
 
 EXPERIMENT = "goldpath-fine-tune"
+LIBRARIES = ("torch", "transformers", "accelerate", "trl", "peft")
+"""They decide how a training ends, and so does our code:"""
+_CODE = (
+    *(f"training.{name}" for name in ("worker", "job", "loop", "modeling", "packing", "frames")),
+    "core.hardware",
+)
 _LAST = re.compile(
     r"^(?:\[rank\d+\]: ?)?(?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)): (?P<text>.+)$"
 )
@@ -118,7 +123,8 @@ def fine_tune(
         "frame": frame_digest,
         "base": base_digest,
         "spec": spec.model_dump(mode="json"),
-        "code": _code(),
+        "code": code_digest(*_CODE),
+        "libraries": versions(*LIBRARIES),
     }
 
     def build(slot: Path) -> TrainResult:
@@ -131,12 +137,6 @@ def fine_tune(
             return train_once(frame, base, spec, slot, on_metrics=_logging(tracker))
 
     return reuse("fine-tune", inputs, TrainResult, build, keep_partial=True)
-
-
-def _code() -> str:
-    """Digest of what decides how a training ends: our code and the libraries that compute."""
-    ours = code_digest(*(f"training.{name}" for name in ("worker", "job", "loop", "modeling", "packing")))
-    return digest_json([ours, *(version(name) for name in ("torch", "transformers", "trl", "peft"))])
 
 
 def _logging(tracker: Tracker) -> OnMetrics:
@@ -179,7 +179,7 @@ def _preflight(frame: Path, base: Path, spec: TrainSpec, out: Path, save_model: 
     if spec.method == "qlora":
         modeling.require_quantization()
     for split in ("train", "validation"):
-        packing.require_rows(frame / f"{split}.parquet")
+        frames.require_rows(frame / f"{split}.parquet")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -23,7 +23,7 @@ from goldpath.core.errors import SpecError
 from goldpath.core.files import read_json, write_json, write_text
 from goldpath.training import modeling, packing
 from goldpath.training.job import COMPLETE, Job, say
-from goldpath.training.packing import Packed
+from goldpath.training.packing import Packed, Sequences
 from goldpath.training.specs import TrainSpec
 
 
@@ -73,8 +73,10 @@ def rate(step: int, steps: int, warmup_ratio: float, schedule: str) -> float:
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Writes one row of figures a step, scores the validation split, stops when asked, marks whole checkpoints."""
 
-    def __init__(self, job: Job, tokens: list[int], validation: list[Packed], collate: Any) -> None:
-        self.job, self.tokens, self.validation, self.collate = job, tokens, validation, collate
+    def __init__(self, job: Job, sequences: Sequences, validation: list[Packed], collate: Any) -> None:
+        self.job, self.sequences, self.validation, self.collate = job, sequences, validation, collate
+        self.taken = len(sequences) // job.spec.max_steps
+        """Sequences of a step, in all processes together."""
         self.head: modeling.AnswerHead | None = None
         self.trainable = 0
         self.stopped = False
@@ -110,7 +112,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 f"the training diverged at step {step}: loss {row['loss']:g}, gradient {row.get('grad_norm', 0):g}",
                 f"Give a lower learning_rate (it is {spec.learning_rate:g}) or a longer warm-up (warmup_ratio).",
             )
-        row["tokens_per_second"] = round(self.tokens[step - 1] / max(self._took, 1e-9), 2)
+        tokens = self.sequences.tokens((step - 1) * self.taken, step * self.taken)
+        row["tokens_per_second"] = round(tokens / max(self._took, 1e-9), 2)
         last = step >= self.job.spec.max_steps
         if not self.stopped and self.validation and (last or step % self.job.spec.evaluate_steps == 0):
             batch = args.per_device_train_batch_size
@@ -164,11 +167,8 @@ def train(job: Job) -> dict[str, Any]:
     spec = job.spec
     tokenizer = modeling.load_tokenizer(job.base)
     sequences, validation = _sequences(job, tokenizer)
-    lengths = [len(sequence.ids) for sequence in sequences]
-    taken = len(sequences) // spec.max_steps
-    tokens = [sum(lengths[at : at + taken]) for at in range(0, len(lengths), taken)]
     collate = packing.collator(tokenizer.pad_token_id)
-    recorder = Recorder(job, tokens, validation, collate)
+    recorder = Recorder(job, sequences, validation, collate)
     trainer = _trainer(job, modeling.load_model(job.base, spec), tokenizer, sequences, collate, recorder)
     checkpoint = _last_checkpoint(job)
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -182,7 +182,7 @@ def train(job: Job) -> dict[str, Any]:
     done = int(trainer.state.global_step)
     return {
         "steps": done,
-        "tokens": sum(tokens[:done]),
+        "tokens": sequences.tokens(0, done * recorder.taken),
         "trainable_parameters": recorder.trainable,
         "resumed_from": resumed,
         "stopped": recorder.stopped,
@@ -191,7 +191,7 @@ def train(job: Job) -> dict[str, Any]:
     }
 
 
-def _sequences(job: Job, tokenizer: Any) -> tuple[list[Packed], list[Packed]]:
+def _sequences(job: Job, tokenizer: Any) -> tuple[Sequences, list[Packed]]:
     """The training's sequences in their order, and the held-out ones."""
     spec = job.spec
     how: dict[str, Any] = {
@@ -211,7 +211,7 @@ def _sequences(job: Job, tokenizer: Any) -> tuple[list[Packed], list[Packed]]:
 
 
 def _trainer(
-    job: Job, model: Any, tokenizer: Any, sequences: list[Packed], collate: Any, recorder: Recorder
+    job: Job, model: Any, tokenizer: Any, sequences: Sequences, collate: Any, recorder: Recorder
 ) -> AnswerTrainer:
     spec = job.spec
     cuda = torch.cuda.is_available()
@@ -223,7 +223,7 @@ def _trainer(
         gradient_accumulation_steps=spec.gradient_accumulation,
         learning_rate=spec.learning_rate,
         weight_decay=spec.weight_decay,
-        gradient_checkpointing=spec.gradient_checkpointing,
+        activation_checkpointing=spec.gradient_checkpointing,
         bf16=autocast,
         use_cpu=not cuda,
         seed=spec.seed,
@@ -245,13 +245,14 @@ def _trainer(
     trainer = AnswerTrainer(
         model=model,
         args=arguments,
-        data_collator=lambda rows: collate([Packed(**row) for row in rows]),
-        train_dataset=Dataset.from_list([asdict(sequence) for sequence in sequences]),
+        data_collator=collate,
+        # TRL takes nothing but its own kind of data set and looks at the first row; Trainer takes any.
+        train_dataset=Dataset.from_list([asdict(sequences[0])]),
         processing_class=tokenizer,
         peft_config=modeling.lora(spec),
         callbacks=[recorder],
     )
-    trainer.spec = spec
+    trainer.spec, trainer.train_dataset = spec, sequences
     recorder.trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.head = recorder.head = modeling.AnswerHead(trainer.model)
     return trainer

@@ -8,21 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from goldpath.core.errors import MachineError, ModelError, SpecError
-from goldpath.core.modelfiles import read_config
+from goldpath.core.hardware import has_bf16
+from goldpath.core.modelfiles import positions, read_config
 from goldpath.training.packing import IGNORED, require_template
 from goldpath.training.specs import TrainSpec
-
-
-def has_bf16() -> bool:
-    """Whether this machine multiplies bf16 matrices in hardware: a GPU that does, or AVX512-BF16 or AMX on the CPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    able = torch.cpu.get_capabilities()
-    return bool(
-        able.get("avx512_bf16") or able.get("amx_bf16") or able.get("sve_bf16") or able.get("arm_bf16")
-    )
 
 
 def precision(asked: str) -> str:
@@ -34,15 +23,13 @@ def require_positions(base: Path, spec: TrainSpec) -> None:
     """Refuse sequences that are longer than the model can place.
 
     Raises:
-        SpecError: sequence_length is above the model's max_position_embeddings.
+        SpecError: sequence_length is above the model's positions.
     """
-    config = read_config(base)
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    most = (text or {}).get("max_position_embeddings") or (text or {}).get("n_positions")
-    if isinstance(most, int) and spec.sequence_length > most:
+    most = positions(base)
+    if most is not None and spec.sequence_length > most:
+        kind = read_config(base).get("model_type", "the model")
         raise SpecError(
-            f"sequence_length is {spec.sequence_length} and {config.get('model_type', 'the model')} at {base} "
-            f"has {most} positions",
+            f"sequence_length is {spec.sequence_length} and {kind} at {base} has {most} positions",
             f"Give a sequence_length of at most {most}.",
         )
 
@@ -185,8 +172,8 @@ class Sums:
 class AnswerHead:
     """Projects onto the vocabulary only where an answer token is predicted.
 
-    The projection is a fifth of SmolLM2-135M's work, and half of the tokens belong to prompts, for which no loss is
-    needed. TRL does the same on GPUs and scores every position on a CPU: 239 tokens/s against 315 with this.
+    The projection holds a fifth of SmolLM2-135M's weights, and tokens of prompts need no loss. TRL does the same on
+    GPUs and scores every position on a CPU; `benchmarks/bench_answer_head.py` compares the two.
     """
 
     def __init__(self, model: Any) -> None:

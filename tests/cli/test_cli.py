@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from goldpath.cli.main import COMMANDS, cli
 from goldpath.cli.run import parse
-from goldpath.core.errors import InputError
+from goldpath.core.errors import InputError, StepError
 from goldpath.core.files import write_json
 from goldpath.pipelines import launch, runs
 from tests.pipelines.small import make_run
@@ -41,14 +44,28 @@ def test_help_imports_nothing_heavy():
         assert f"\n  {name}" in done.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_for_its_options(name):
-    answer = CliRunner().invoke(cli, [name, "--help"])
+def every_command() -> list[tuple[str, ...]]:
+    """All commands and subcommands, as they are typed."""
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        found.append((name,))
+        found += [(name, sub) for sub in command.commands] if isinstance(command, click.Group) else []
+    return found
+
+
+@pytest.mark.parametrize("words", every_command(), ids=" ".join)
+def test_every_command_has_help_for_its_options(words):
+    command = cli
+    for word in words:
+        command = command.get_command(click.Context(command), word)
+    answer = CliRunner().invoke(cli, [*words, "--help"])
     assert answer.exit_code == 0
-    assert COMMANDS[name][1].split(",")[0].split(" ")[0] in answer.output or "Usage" in answer.output
-    for line in answer.output.splitlines():
-        if line.strip().startswith("--"):
-            assert len(line.split()) > 1, f"{name}: {line} has no help"
+    assert answer.output.startswith(f"Usage: cli {' '.join(words)} ")
+    assert command.help
+    assert " ".join(command.help.split("\n\n")[0].split()) in " ".join(answer.output.split())
+    bare = [option.opts for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert not bare, "without help"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +175,76 @@ def test_runs_list_show_logs_clean(finished):
     assert runs.all_runs() == []
 
 
+def test_logs_of_one_step_or_of_all(finished):
+    folder = finished.folder / "logs"
+    (folder / "first.log").write_bytes(b"one\ntwo, not ended")
+    os.utime(folder / "first.log", (1, 1))
+    assert goldpath("runs", "logs", finished.name, "first").stdout == "one\ntwo, not ended\n"
+    out = goldpath("runs", "logs", finished.name, "-f").stdout
+    assert out.startswith("==> first <==\none\ntwo, not ended\n\n==> ")
+    assert out.count("==> ") == 3  # first, second, run
+
+
+def read_until(stream, line: str) -> list[str]:
+    """Lines until one is `line`; it waits for as long as that takes."""
+    found = []
+    for row in stream:
+        found.append(row.rstrip("\n"))
+        if found[-1] == line:
+            return found
+    raise AssertionError(f"it ended before {line!r}: {found}")
+
+
+def test_logs_are_followed_as_they_grow_new_ones_too_until_the_run_ends(home):
+    run = make_run("wait")
+    runner = threading.Thread(target=launch.execute, args=(run, lambda event: None), daemon=True)
+    runner.start()
+    while not list((run.folder / "logs").glob("[!r]*.log")):
+        time.sleep(0.05)
+    (one,) = [file.stem for file in (run.folder / "logs").glob("[!r]*.log")]
+    other = {"first": "second", "second": "first"}[one]
+    command = [sys.executable, "-m", "goldpath.cli.main", "runs", "logs", "-f", run.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert f"==> {one} <==" in read_until(follower.stdout, f"{one} waits")
+        (run.folder / f"go-{one}").touch()
+        read_until(follower.stdout, f"{one} goes on")
+        assert f"==> {other} <==" in read_until(follower.stdout, f"{other} waits")
+        assert follower.poll() is None
+        (run.folder / f"go-{other}").touch()
+        assert f"{other} goes on" in follower.stdout.read().splitlines()
+        assert follower.wait() == 0
+    runner.join()
+    assert runs.load(run.name).status == "succeeded"
+
+
+def test_a_report_is_of_the_run_as_it_ended_not_of_an_earlier_try(home):
+    run = make_run("well")
+    run.report.write_text("of a try that failed before")
+    run.status, run.error = "failed", StepError("the second try failed too").to_dict()
+    run.save()
+    assert goldpath("report", run.name).stdout.strip() == str(run.report)
+    assert "the second try failed too" in run.report.read_text()
+    run.hold()  # a third try is about to start
+    done = goldpath("report", run.name)
+    assert (done.returncode, "is running" in done.stderr) == (2, True)
+    run.release()
+    run.status = "succeeded"
+    run.save()
+    run.report.write_text("its own")
+    assert goldpath("report", run.name).returncode == 0
+    assert run.report.read_text() == "its own"
+
+
+def test_cleaning_leaves_runs_that_are_about_to_start(finished):
+    starting = runs.create("small", {}, "starting")
+    assert goldpath("runs", "clean", "--all").stdout == "1 run removed.\n"
+    assert [run.name for run in runs.all_runs()] == ["starting"]
+    starting.release()
+    (starting.folder.parents[1] / "store" / "kind" / "slot").mkdir(parents=True)
+    done = goldpath("runs", "clean", "--all", "--store")
+    assert done.stdout.splitlines() == ["1 run removed.", "0 MB of kept work removed."]
+
+
 def test_summary_says_what_to_do_next(finished, capsys):
     from goldpath.cli.summary import print_summary
 
@@ -174,6 +261,25 @@ def test_summary_says_what_to_do_next(finished, capsys):
     assert line.startswith(
         'curl http://127.0.0.1:8123/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "bot"'
     )
+
+
+@pytest.mark.parametrize(
+    ("passed", "changes", "says"),
+    [
+        (True, {"champion": "2"}, "bot version 3, not champion (version 2 is)\n"),
+        (False, {"champion": "2", "accepted": False}, "(version 2 is); rejected by the gate, not served\n"),
+        (False, {}, "bot version 3, rejected by the gate; the champion as before\n"),
+    ],
+)
+def test_summary_says_what_became_of_the_model(finished, capsys, passed, changes, says):
+    from goldpath.cli.summary import print_summary
+
+    for step, changed in (("evaluate", {"passed": passed}), ("register_model", changes)):
+        file = finished.folder / "results" / f"{step}.json"
+        body = json.loads(file.read_text())
+        write_json(file, {**body, "result": {**body["result"], **changed}})
+    print_summary(finished)
+    assert says in capsys.readouterr().out
 
 
 def test_pipelines_show_and_compile(tmp_path):

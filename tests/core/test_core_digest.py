@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from goldpath.core import digest
+from goldpath.core.errors import MachineError
 
 
 def test_a_folder_is_its_names_and_contents(tmp_path: Path) -> None:
@@ -76,3 +78,10 @@ def test_the_code_version_is_the_package_version_and_a_digest() -> None:
     version, _, code = digest.code_version().partition("+")
     assert version[0].isdigit()
     assert len(code) == 12
+
+
+def test_versions_are_those_of_the_installed_packages() -> None:
+    found = digest.versions("pytest", "pydantic")
+    assert found == {"pytest": pytest.__version__, "pydantic": pydantic.VERSION}
+    with pytest.raises(MachineError, match=r"no-such-package is not installed\. Install it: `make setup`"):
+        digest.versions("pytest", "no-such-package")

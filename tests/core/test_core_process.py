@@ -264,6 +264,53 @@ def test_a_detached_process_outlives_who_started_it(tmp_path: Path) -> None:
     wait_until(lambda: is_gone(pid))
 
 
+def test_a_detached_process_is_not_in_the_tree_of_who_started_it(tmp_path: Path) -> None:
+    starter = subprocess.Popen(
+        python(
+            "import sys, time\n"
+            "from pathlib import Path\n"
+            "from goldpath.core.process import start_detached\n"
+            "server = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+            "print(start_detached(server, log=Path(sys.argv[1])), flush=True)\n"
+            "time.sleep(600)",
+            str(tmp_path / "server.log"),
+        ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    process.kill_tree(starter.pid)
+    starter.wait()
+    assert not is_gone(pid)
+    process.kill_tree(pid)
+    assert is_gone(pid)
+    starter.stdout.close()
+
+
+def test_an_interrupted_start_leaves_no_detached_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: list[int] = []
+
+    def interrupted(line: bytes) -> int:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "int", interrupted, raising=False)  # at the moment that the pid is known
+    with pytest.raises(KeyboardInterrupt):
+        process.start_detached(["touch", str(tmp_path / "began")], log=tmp_path / "server.log")
+    wait_until(lambda: is_gone(pids[0]))
+    assert not (tmp_path / "began").exists()
+
+
+def test_a_detached_program_that_cannot_be_run_is_told_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    pid = process.start_detached(["/no-such-program"], log=log)
+    wait_until(lambda: is_gone(pid))
+    assert "No such file or directory" in log.read_text()
+
+
 def test_a_pid_and_its_start_name_a_process() -> None:
     me = os.getpid()
     started = process.started_at(me)

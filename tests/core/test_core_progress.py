@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from goldpath.core import progress
-from goldpath.core.progress import Bar, count_and_figures, emit
+from goldpath.core.errors import DataError, MachineError
+from goldpath.core.progress import Bar, count_and_figures, emit, parse_event
 
 THREE_STEPS = """
 from goldpath.core.progress import progress
@@ -75,6 +76,43 @@ def test_lines_of_many_processes_do_not_mix(tmp_path: Path) -> None:
     assert len(seen) == 300
     for who in "012":
         assert [event["i"] for event in seen if event["who"] == who] == list(range(100))
+
+
+def test_an_event_does_not_join_half_a_line_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "events.jsonl"
+    journal.write_bytes(b'{"kind": "whole"}\n{"kind": "ha')
+    monkeypatch.setenv("GOLDPATH_EVENTS", str(journal))
+    emit("next")
+    emit("last")
+    found = [parse_event(line) for line in journal.read_bytes().splitlines()]
+    assert [event and event["kind"] for event in found] == ["whole", None, "next", "last"]
+
+
+@pytest.fixture
+def full_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    journal = tmp_path / "events.jsonl"
+    journal.symlink_to("/dev/full")
+    monkeypatch.setenv("GOLDPATH_EVENTS", str(journal))
+    return journal
+
+
+def test_a_full_disk_is_named(full_journal: Path) -> None:
+    with pytest.raises(MachineError, match=rf"the disk is full: cannot write {full_journal}"):
+        emit("note")
+
+
+def test_a_bar_that_cannot_be_written_does_not_hide_why_its_block_ended(
+    full_journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up_and_fail() -> None:
+        monkeypatch.setenv("GOLDPATH_EVENTS", str(full_journal))
+        raise DataError("row 7 is bad")
+
+    monkeypatch.setenv("GOLDPATH_EVENTS", str(tmp_path / "good.jsonl"))
+    with pytest.raises(DataError, match="row 7"), progress.progress("Work", 10):
+        fill_up_and_fail()
 
 
 def test_outside_a_run_nothing_is_written(

@@ -129,6 +129,17 @@ def test_a_failed_build_is_no_result(home: Path) -> None:
     assert seen == [[]]
 
 
+@pytest.mark.parametrize("why", [InputError("bad row"), KeyboardInterrupt(), SystemExit(2)])
+def test_a_build_that_ends_early_leaves_no_half_of_it(home: Path, why: BaseException) -> None:
+    def fail(folder: Path) -> Sum:
+        (folder / "half.txt").write_text("half")
+        raise why
+
+    with pytest.raises(type(why)):
+        reuse("sum", {}, Sum, fail)
+    assert [path for path in (home / "store" / "sum").rglob("*") if path.suffix != ".lock"] == []
+
+
 def test_an_interrupted_build_goes_on_from_what_it_left(home: Path) -> None:
     def train(folder: Path) -> Sum:
         checkpoint = folder / "checkpoint"
@@ -222,6 +233,6 @@ def test_a_lock_that_cannot_be_made_is_named(home: Path, monkeypatch: pytest.Mon
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("goldpath.core.reuse.FileLock.acquire", refuse)
+    monkeypatch.setattr("goldpath.core.locks.FileLock.acquire", refuse)
     with pytest.raises(MachineError, match="the disk is full"):
         reuse("sum", {}, Sum, never)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from goldpath.core import marks
 from goldpath.core.errors import EXIT_CODE, InputError
 from goldpath.core.reuse import Reused
 from goldpath.core.spec import Result
@@ -21,12 +22,16 @@ BODIES = {
     "good": "running.done(sys.argv[1], Rows(rows=3), '3 rows')\nprint('said')",
     "mistake": "raise DataError('row 7 of chats.jsonl has no answer', 'Add one.')",
     "defect": "raise KeyError('tokens')",
+    "journal full": (
+        "journal = Path(os.environ['GOLDPATH_EVENTS'])\njournal.unlink()\njournal.symlink_to('/dev/full')\n"
+        "raise DataError('row 7 of chats.jsonl has no answer', 'Add one.')"
+    ),
     "full disk": "Path('/dev/full').write_text('x' * 10_000)",
     "ctrl-c": "raise KeyboardInterrupt",
     "sigterm": "open(sys.argv[1] + '.up', 'w').close()\ntime.sleep(600)",
 }
 FRAME = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from goldpath.core.errors import DataError
 from goldpath.core.spec import Result
@@ -35,7 +40,7 @@ from goldpath.core.steps import step
 class Rows(Result):
     rows: int
 
-with step("prepare_data") as running:
+with step(NAME) as running:
 """
 
 
@@ -43,8 +48,10 @@ class Rows(Result):
     rows: int
 
 
-def run(body: str, run_dir: Path, *, in_run: bool = True) -> subprocess.Popen[str]:
-    code = FRAME + "".join(f"    {line}\n" for line in BODIES[body].splitlines())
+def run(
+    body: str, run_dir: Path, *, in_run: bool = True, name: str = "prepare_data"
+) -> subprocess.Popen[str]:
+    code = FRAME.replace("NAME", repr(name)) + "".join(f"    {line}\n" for line in BODIES[body].splitlines())
     env = {**os.environ, "GOLDPATH_HOME": str(run_dir / "home")}
     if in_run:
         env |= {"GOLDPATH_RUN_DIR": str(run_dir), "GOLDPATH_EVENTS": str(run_dir / "events.jsonl")}
@@ -123,6 +130,56 @@ def test_after_a_failed_step_the_others_do_nothing(tmp_path: Path) -> None:
     assert child.returncode == EXIT_CODE
     assert not (tmp_path / "result.json").exists()
     assert not (tmp_path / "events.jsonl").exists()
+
+
+def test_a_step_with_a_full_disk_around_it_still_says_why_it_failed(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "prepare_data.log").symlink_to("/dev/full")
+    child = run("journal full", tmp_path)
+    _, err = child.communicate()
+    assert child.returncode != 0
+    assert err == ""  # all that it said went to its log
+    failure = marks.first_failure(tmp_path)
+    assert failure is not None
+    assert (failure.step, failure.error.message) == ("prepare_data", "row 7 of chats.jsonl has no answer")
+
+
+def test_a_journal_that_is_full_from_the_start_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    child = run("good", tmp_path)
+    child.communicate()
+    assert child.returncode == EXIT_CODE
+    (line,) = (tmp_path / "logs" / "prepare_data.log").read_text().splitlines()
+    assert line.startswith(
+        f"error: the disk is full: cannot write {tmp_path / 'events.jsonl'}. Free some space"
+    )
+
+
+def test_a_step_that_is_killed_is_noticed_and_the_others_do_nothing(tmp_path: Path) -> None:
+    child = run("sigterm", tmp_path)
+    while not (tmp_path / "result.json.up").exists():
+        assert child.poll() is None
+        time.sleep(0.02)
+    assert not marks.lost(tmp_path)
+    assert marks.first_failure(tmp_path) is None
+    child.kill()
+    child.communicate()
+    other = run("good", tmp_path, name="tune")
+    other.communicate()
+    assert other.returncode == EXIT_CODE
+    assert not (tmp_path / "result.json").exists()
+    failure = marks.first_failure(tmp_path)
+    assert failure is not None
+    assert failure.to_dict()["step"] == "prepare_data"
+    assert "prepare_data was killed, most often because the machine ran out of memory" in failure.error.line()
+    marks.clear(tmp_path)
+    assert not marks.lost(tmp_path)
+
+
+def test_a_step_that_ended_well_leaves_no_mark(tmp_path: Path) -> None:
+    run("good", tmp_path).communicate()
+    assert not marks.lost(tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if "prepare_data" in path.name] == []
 
 
 def test_outside_a_run_a_step_speaks_to_the_terminal(tmp_path: Path) -> None:

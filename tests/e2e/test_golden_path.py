@@ -1,14 +1,18 @@
 """The golden path for real: the compiled YAML through kfp.local, every component, on a tiny model and data set.
 
-Three runs in this order, as a user would: a first one, the same again, and one that the gate rejects.
+Four runs in this order, as a user would: a first one, the same again, one that the gate rejects, and one that is
+killed in the middle of its fine-tuning and resumed.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from goldpath.core.errors import InputError
@@ -102,6 +106,32 @@ def rejected(place, again):
     return json.loads(goldpath(place / "home", "run", "finetune", "-n", "strict", "--json", *words).stdout)
 
 
+@pytest.fixture(scope="module")
+def resumed(place, rejected):
+    """A longer training, all of whose processes get SIGKILL after its second checkpoint, and which is then resumed."""
+    home = place / "home"
+    longer = {
+        **OVERRIDES,
+        "fine_tune": {**OVERRIDES["fine_tune"], "checkpoint_steps": 10, "evaluate_steps": 40},
+    }
+    words = arguments(place, min_loss_drop=0.99, max_steps=80, overrides=json.dumps(longer))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "goldpath.cli.main", "run", "finetune", "-n", "killed", *words],
+        env={**os.environ, "GOLDPATH_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not list((home / "store" / "fine-tune").glob("*/checkpoints/checkpoint-20/goldpath.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    root = psutil.Process(process.pid)
+    for one in [*reversed(root.children(recursive=True)), root]:
+        one.kill()
+    process.wait()
+    assert json.loads(goldpath(home, "runs", "show", "killed", "--json").stdout)["status"] == "interrupted"
+    return json.loads(goldpath(home, "run", "--resume", "killed", "--json").stdout)
+
+
 def steps_of(place: Path, run: str) -> dict[str, dict]:
     folder = place / "home" / "runs" / run / "results"
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
@@ -132,7 +162,8 @@ def test_the_endpoint_outlives_the_run_and_serves_the_tuned_model(place, first):
     import openai
 
     steps = steps_of(place, first["run"])
-    assert steps["deploy"]["result"]["model_digest"] == steps["warm_cache"]["result"]["digest"]
+    registered = steps["register_model"]["result"]["lineage"]["model_digest"]
+    assert steps["deploy"]["result"]["model_digest"] == registered
     client = openai.OpenAI(base_url=first["endpoint"]["url"], api_key="none")
     answer = client.chat.completions.create(
         model=first["endpoint"]["model"], messages=[{"role": "user", "content": "Hello"}], max_tokens=4
@@ -175,7 +206,9 @@ def test_a_model_below_the_gate_is_rejected_and_not_deployed(place, first, rejec
     assert set(steps) == COMPONENTS - {"warm_cache", "deploy", "probe"}
     assert rejected["evaluation"]["passed"] is False
     assert "endpoint" not in rejected
-    assert "rejected" in Path(rejected["report"]).read_text(encoding="utf-8").lower()
+    (headline,) = re.findall(r"<h1>(.*?)</h1>", Path(rejected["report"]).read_text(encoding="utf-8"))
+    assert headline == "Version 1 was rejected by the gate"
+    assert rejected["model"]["champion"] == "1", "the same model stays champion"
 
 
 def test_a_second_run_with_the_same_name_is_refused_and_harms_nothing(place, rejected):
@@ -184,6 +217,26 @@ def test_a_second_run_with_the_same_name_is_refused_and_harms_nothing(place, rej
     assert done.returncode == 2
     assert "there already is a run 'strict'" in done.stderr
     assert (place / "home" / "runs" / "strict" / "run.json").read_bytes() == before
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_if_nothing_had_been(place, resumed, tmp_path):
+    from goldpath.training import finetune
+    from goldpath.training.specs import TrainSpec
+
+    steps = steps_of(place, "killed")
+    finished = {name for name, step in steps.items() if step["reused"]}
+    assert finished >= {"prepare_data", "build_features", "import_model", "tune"}
+    trained = steps["fine_tune"]["result"]
+    assert trained["resumed_from"] >= 20
+    store = place / "home" / "store"
+    (frame,), (base,) = store.glob("features/*/train.parquet"), store.glob("base-model/*/model")
+    spec = TrainSpec.parse(trained["hyperparameters"])
+    whole = finetune.train_once(frame.parent, base, spec, tmp_path / "uninterrupted")
+    assert whole.resumed_from == 0
+    assert trained["eval_loss"] == whole.eval_loss
+    assert [row["loss"] for row in trained["curve"]] == [row["loss"] for row in whole.curve]
+    assert trained["model_digest"] == whole.model_digest
+    assert resumed["evaluation"]["passed"] is False
 
 
 def test_notebooks_get_the_same_errors(home):

@@ -214,6 +214,13 @@ def test_a_spec_that_cannot_work_is_refused(
         evaluate(frame, models, **values)
 
 
+def test_positions_of_a_gpt2_like_configuration_count(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"n_positions": 40}')
+    assert evaluation._room(tmp_path, EvalSpec(max_new_tokens=8)) == 32
+    with pytest.raises(SpecError, match="40 positions"):
+        evaluation._room(tmp_path, EvalSpec(max_new_tokens=40))
+
+
 def test_base_and_tuned_must_be_given(home: Path, frame: Path, models: dict[str, tuple[Path, str]]) -> None:
     with pytest.raises(SpecError, match="needs tuned"):
         evaluate(frame, {"base": models["base"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import random
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,22 @@ def test_files_are_ordered_by_hash_and_keep_every_character(home: Path, tmp_path
     for row in table.to_pylist():
         assert row == {name: by_id[row["id"]][name] for name in table.column_names}
     assert pq.read_table(built.path / "test.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "new_frame"), [("feast", True), ("duckdb", True), ("torch", False), ("milvus-lite", False)]
+)
+def test_another_version_of_a_library_is_other_work(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, new_frame: bool
+) -> None:
+    """The frame follows what joins it, the online store what embeds and holds it too."""
+    first = build(tmp_path, versions(5))
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == library else version(name))
+    other = build(tmp_path, versions(5))
+    assert (other.key != first.key) == new_frame
+    assert other.result.online_store != first.result.online_store
+    assert not other.reused
 
 
 def test_the_same_work_is_done_once(home: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A small pipeline for tests of the runner: two steps, whose behaviour its parameters choose."""
+"""A small pipeline for tests of the runner: two independent steps, whose behaviour its parameter chooses."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ def first(how: str) -> str:
     from goldpath.core.process import run_child
     from goldpath.core.progress import progress
     from goldpath.core.steps import step
+    from tests.pipelines.behaviour import behave
 
     with step("first") as running, progress("Counting", 3, "rows") as bar:
         bar.advance(3)
+        behave(how)
         if how == "mistake":
             raise DataError("rows.jsonl line 3 has no answer", "Add one.")
         if how == "bug":
@@ -37,19 +39,23 @@ def first(how: str) -> str:
 
 
 @component
-def second() -> str:
+def second(how: str) -> str:
     """Independent of the first."""
     from goldpath.core.steps import step
+    from tests.pipelines.behaviour import behave
 
     with step("second"):
+        behave(how)
         return "done"
 
 
 @dsl.pipeline(name="small")
 def small(how: str = "well"):
-    """Two steps."""
-    second()
+    """Two steps that kfp.local runs both, whichever fails: it does so where there is control flow."""
+    second(how=how)
     first(how=how)
+    with dsl.If(how == "never"):
+        second(how=how)
 
 
 def make_run(how: str, name: str = "small-1") -> runs.Run:
@@ -60,4 +66,5 @@ def make_run(how: str, name: str = "small-1") -> runs.Run:
     compiler.Compiler().compile(small, str(file))
     run.pipeline_digest = digest_file(file)
     run.save()
+    run.release()  # whoever executes it holds it, here or in another process
     return run

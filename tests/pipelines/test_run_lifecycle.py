@@ -1,5 +1,6 @@
 """Runs as a user meets them: they end, fail with a reason, are cancelled, killed and continued; nothing is left."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from goldpath.core.errors import DataError, GoldpathError, InputError, StepError
+from goldpath.core import marks
+from goldpath.core.errors import DataError, GoldpathError, InputError, MachineError, StepError
 from goldpath.pipelines import launch, runs
+from tests.pipelines.behaviour import fill
 from tests.pipelines.small import make_run
 
 
@@ -78,14 +81,69 @@ def test_a_bug_keeps_its_traceback_in_the_log(home):
 
 
 def test_no_step_starts_after_one_has_failed(home):
-    run = make_run("mistake")
-    order = []
+    seen = []
+    with pytest.raises(DataError, match="has failed") as caught:
+        launch.execute(make_run("both-fail"), seen.append)
+    (began,) = _events(seen, "step-started")
+    assert began["step"] in caught.value.message
+    assert runs.load("small-1").error["step"] == began["step"]
+
+
+def test_a_step_that_is_killed_is_named_and_no_other_starts(home):
+    seen = []
+    with pytest.raises(StepError, match=r"was killed, .* memory\. .*batch_size") as caught:
+        launch.execute(make_run("both-killed"), seen.append)
+    (began,), (failed,) = _events(seen, "step-started"), _events(seen, "step-failed")
+    assert began["step"] == failed["step"]
+    assert caught.value.message.startswith(began["step"])
+    assert failed["seconds"] >= 0
+    run = runs.load("small-1")
+    assert (run.status, run.error["step"]) == ("failed", began["step"])
+
+
+def test_a_disk_that_is_full_to_the_last_byte_is_named(small_disk):
+    run = make_run("full")
+    with pytest.raises(MachineError, match=r"the disk is full: .*Free some space"):
+        launch.execute(run, lambda event: None)
+    assert (run.folder / "ballast").stat().st_size > 500_000
+    with pytest.raises(MachineError, match="the disk is full"):  # nor does a second try hide it
+        launch.execute(launch.resume(run.name), lambda event: None)
+    with pytest.raises(MachineError, match="the disk is full"):
+        runs.create("small", {}, "small-2")
+    assert not runs.Run(name="small-2", pipeline="small", parameters={}, created="").folder.exists()
+    (run.folder / "ballast").unlink()
+    run.parameters = {"how": "well"}
+    run.save()
+    assert launch.execute(launch.resume(run.name), lambda event: None).status == "succeeded"
+
+
+def test_a_try_that_cannot_begin_does_not_repeat_what_an_earlier_one_said(small_disk):
     with pytest.raises(DataError):
-        launch.execute(run, lambda event: order.append((event["kind"], event["step"])))
-    began = [step for kind, step in order if kind == "step-started"]
-    assert "first" in began
-    if "second" in began:
-        assert began.index("second") < began.index("first")
+        launch.execute(make_run("mistake"), lambda event: None)
+    run = runs.load("small-1")
+    run.parameters = {"how": "well"}
+    run.save()
+    marks.clear(run.folder)  # it would, and have their room
+    fill(small_disk / "ballast")
+    with pytest.raises(MachineError, match="the disk is full"):
+        launch.execute(launch.resume(run.name), lambda event: None)
+
+
+def test_a_full_disk_is_one_line_on_the_command_line(small_disk):
+    run = make_run("full")
+    command = [sys.executable, "-m", "goldpath.cli.main", "run", "--resume", run.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1
+    assert "the disk is full" in told[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_broken_lines_of_the_journal_are_passed_over(tmp_path):
+    journal = tmp_path / "events.jsonl"
+    journal.write_bytes(b'{"kind": "one"}\n{"kind": "ha\n\n[1]\n"x"\n{"no": "kind"}\n{"kind": "two"}\n')
+    assert [event["kind"] for event in launch.follow(journal, 0, lambda: False)] == ["one", "two"]
 
 
 def test_resume_runs_the_same_yaml_again(home):
@@ -158,7 +216,7 @@ def test_cancel_from_elsewhere(home):
         except GoldpathError as error:
             failures.append(error)
 
-    thread = threading.Thread(target=drive)
+    thread = threading.Thread(target=drive, daemon=True)
     thread.start()
     _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
     with pytest.raises(InputError, match="Stop it first"):
@@ -184,10 +242,55 @@ def test_names(home):
         runs.load("nope")
 
 
+def test_a_run_that_cannot_be_recorded_does_not_block_its_name(home, monkeypatch):
+    def refuse(*_):
+        raise MachineError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_json", refuse)
+        with pytest.raises(MachineError):
+            runs.create("small", {}, "mine")
+    assert not (home / "runs" / "mine").exists()
+    assert runs.create("small", {}, "mine").name == "mine"
+
+
 def test_a_run_that_never_started_counts_as_interrupted_and_can_be_removed(home):
-    run = runs.create("small", {})
-    assert runs.load(run.name).status == "interrupted"
-    runs.remove(runs.load(run.name))
+    code = "from goldpath.pipelines import runs; run = runs.create('small', {})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    run = runs.load("small-1")
+    assert run.status == "interrupted"
+    runs.remove(run)
     assert not Path(run.folder).exists()
     with pytest.raises(InputError, match="there are no runs"):
         runs.latest()
+
+
+def test_a_run_that_is_about_to_start_is_not_interrupted_and_cannot_be_removed(home, monkeypatch):
+    monkeypatch.setattr(runs, "_WAIT_S", 0.2)
+    held = runs.create("small", {})
+    seen = runs.load(held.name)
+    assert (seen.status, seen.busy()) == ("created", True)
+    with pytest.raises(InputError, match="is running"):
+        runs.remove(seen)
+    held.release()
+    assert runs.load(held.name).status == "interrupted"
+    runs.remove(seen)
+
+
+def test_who_looks_at_a_run_does_not_keep_it_from_starting(home):
+    run = make_run("well")
+    (run.folder / ".lock").touch()
+    with (run.folder / ".lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.5, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        assert launch.execute(run, lambda event: None).status == "succeeded"
+
+
+def test_the_run_of_another_is_left_alone(home, monkeypatch):
+    monkeypatch.setattr(runs, "_WAIT_S", 0.2)
+    held = runs.create("small", {})
+    before = (held.folder / "run.json").read_bytes()
+    with pytest.raises(InputError, match="'small-1' is running"):
+        launch.execute(runs.load(held.name), lambda event: None)
+    assert (held.folder / "run.json").read_bytes() == before
+    assert not (held.folder / "logs").exists()

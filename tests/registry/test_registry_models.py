@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from goldpath.core import tracking_store
-from goldpath.core.errors import InputError, MachineError, ModelError
+from goldpath.core.errors import InputError, MachineError, ModelError, StepError
 from goldpath.core.uris import local_path
 from goldpath.registry import models, package, store
 from goldpath.registry.results import Lineage, RegisteredVersion
@@ -24,8 +24,17 @@ PARAMETERS = {"learning_rate": "0.001", "method": "lora"}
 
 
 def put(model: Make, seed: int, accepted: bool, name: str = "kube-assistant") -> RegisteredVersion:
+    """Register a model that was compared with the present champion."""
+    best = models.champion(name)
+    return late(model, seed, best.version if best else "", accepted=accepted, name=name)
+
+
+def late(
+    model: Make, seed: int, compared_with: str, *, accepted: bool = True, name: str = "kube-assistant"
+) -> RegisteredVersion:
+    """Register a model that was compared some time ago."""
     folder, lineage = model(seed)
-    return models.register(name, folder, lineage, METRICS, PARAMETERS, accepted)
+    return models.register(name, folder, lineage, METRICS, PARAMETERS, accepted, compared_with)
 
 
 def test_a_version_keeps_all_that_is_known_about_it(registry: Path, model: Make) -> None:
@@ -89,6 +98,7 @@ def test_the_same_content_is_adopted(registry: Path, model: Make) -> None:
         {"loss": 9.0},
         {"method": "full"},
         accepted=True,
+        compared_with="1",
     )
     assert again.adopted
     assert (again.version, again.uri, again.metrics, again.parameters, again.lineage) == (
@@ -100,6 +110,36 @@ def test_the_same_content_is_adopted(registry: Path, model: Make) -> None:
     )
     assert len(models.versions("kube-assistant")) == 1
     assert put(model, 1, accepted=True, name="another-name").adopted is False
+
+
+def test_a_champion_is_not_displaced_by_a_model_that_was_never_compared_with_it(
+    registry: Path, model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(model, 1, accepted=True)
+    put(model, 2, accepted=True)
+    monkeypatch.setenv("GOLDPATH_RUN", "finetune-3")
+    for seed, compared_with, shown in ((3, "1", "version 1"), (3, "", "none"), (1, "1", "version 1")):
+        with pytest.raises(
+            StepError, match=f"version 2 of kube-assistant became champion .* compared with {shown}"
+        ) as caught:
+            late(model, seed, compared_with)
+        assert "`goldpath run --resume finetune-3`" in caught.value.remedy
+    assert [(v.version, v.aliases) for v in models.versions("kube-assistant")] == [
+        ("2", ["champion"]),
+        ("1", []),
+    ]
+    assert late(model, 3, "2").champion == "3"
+
+
+def test_what_displaces_nobody_is_registered(registry: Path, model: Make) -> None:
+    assert late(model, 1, "").champion == "1"
+    again = late(model, 1, "")  # another run with the same content was first
+    assert (again.adopted, again.champion) == (True, "1")
+    rejected = late(model, 2, "", accepted=False)
+    assert (rejected.accepted, rejected.champion) == (False, "1")
+    with store.writing() as client:
+        client.delete_registered_model_alias("kube-assistant", "champion")
+    assert late(model, 3, "1").champion == "3"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +207,7 @@ from pathlib import Path
 from goldpath.registry import models
 from goldpath.registry.results import Lineage
 made = models.register(
-    "kube-assistant", Path(sys.argv[1]), Lineage.model_validate_json(sys.argv[2]), {"loss": 1.0}, {}, True
+    "kube-assistant", Path(sys.argv[1]), Lineage.model_validate_json(sys.argv[2]), {"loss": 1.0}, {}, True, ""
 )
 print(made.version, made.adopted)
 """
@@ -200,9 +240,20 @@ def test_registering_again_puts_lost_files_back(registry: Path, model: Make) -> 
     weights = local_path(made.uri) / "model.safetensors"
     weights.unlink()
     weights.write_bytes(b"short")
-    assert put(model, 1, accepted=True).adopted
+    assert late(model, 1, "1").adopted
     assert weights.samefile(model(1)[0] / "model.safetensors")
     assert models.champion("kube-assistant") is not None
+
+
+def test_registering_again_puts_a_flipped_bit_right(registry: Path, model: Make) -> None:
+    made = put(model, 1, accepted=True)
+    weights = local_path(made.uri) / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.unlink()
+    weights.write_bytes(data)
+    assert put(model, 1, accepted=True).adopted
+    assert weights.samefile(model(1)[0] / "model.safetensors")
 
 
 def test_a_failed_registration_leaves_nothing(
@@ -226,7 +277,7 @@ def test_a_folder_that_is_not_what_the_lineage_says_is_refused(registry: Path, m
     folder, lineage = model(1)
     wrong = lineage.model_copy(update={"model_digest": "0" * 64})
     with pytest.raises(ModelError, match="its lineage says 000000000000"):
-        models.register("kube-assistant", folder, wrong, {}, {}, accepted=True)
+        models.register("kube-assistant", folder, wrong, {}, {}, accepted=True, compared_with="")
     assert models.versions("kube-assistant") == []
 
 
@@ -251,14 +302,14 @@ def test_what_is_no_safe_model_is_refused(
     spoil(folder)
     lineage = lineage.model_copy(update={"model_digest": digest_manifest(manifest(folder))})
     with pytest.raises(ModelError, match=says):
-        models.register("kube-assistant", folder, lineage, {}, {}, accepted=True)
+        models.register("kube-assistant", folder, lineage, {}, {}, accepted=True, compared_with="")
     assert models.versions("kube-assistant") == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", "-a", "a.", "..", "a b", "a'b", "x" * 101, "naïve"])
 def test_a_bad_name_is_refused(registry: Path, model: Make, name: str) -> None:
     with pytest.raises(InputError, match="cannot name a model"):
-        put(model, 1, accepted=True, name=name)
+        late(model, 1, "", name=name)
     with pytest.raises(InputError, match="cannot name a model"):
         models.champion(name)
 
@@ -270,9 +321,9 @@ def test_a_name_that_something_else_has_is_refused(registry: Path, model: Make) 
     with pytest.raises(
         InputError, match="taken is taken in the registry by a model that goldpath did not make"
     ):
-        put(model, 1, accepted=True, name="taken")
+        late(model, 1, "", name="taken")
     with pytest.raises(InputError, match="by a pipeline"):
-        put(model, 1, accepted=True, name="pipeline-x")
+        late(model, 1, "", name="pipeline-x")
     assert models.versions("pipeline-x") == []
 
 
@@ -297,7 +348,7 @@ def test_a_deleted_experiment_is_brought_back(registry: Path, model: Make) -> No
 def test_a_damaged_database_is_named(registry: Path, model: Make) -> None:
     (registry / "mlflow.db").write_bytes(b"SQLite format 3\x00" + b"\xff" * 50_000)
     with pytest.raises(MachineError, match=r"mlflow\.db is damaged"):
-        put(model, 1, accepted=True)
+        late(model, 1, "")
     with pytest.raises(MachineError, match=r"mlflow\.db is damaged"):
         models.champion("kube-assistant")
 
@@ -307,8 +358,8 @@ def test_a_locked_database_is_named(registry: Path, model: Make, monkeypatch: py
     with closing(sqlite3.connect(registry / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(MachineError, match="is locked by another program"):
-            put(model, 1, accepted=True)
-    assert put(model, 1, accepted=True).version == "1"
+            late(model, 1, "")
+    assert late(model, 1, "").version == "1"
 
 
 def test_a_registration_that_never_ends_is_named(registry: Path) -> None:
@@ -332,6 +383,6 @@ def test_a_server_is_no_embedded_registry(
     for name in ("MAX_RETRIES", "BACKOFF_FACTOR", "BACKOFF_JITTER"):
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", "0")
     with pytest.raises(InputError, match=r"MLFLOW_TRACKING_URI is http://127\.0\.0\.1:9"):
-        put(model, 1, accepted=True)
+        late(model, 1, "")
     with pytest.raises(MachineError, match=r"cannot reach MLflow at http://127\.0\.0\.1:9"):
         models.champion("kube-assistant")

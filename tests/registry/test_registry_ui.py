@@ -35,7 +35,7 @@ def test_the_page_shows_what_is_registered_on_loopback_and_ends_with_ctrl_c(
     registry: Path, model: Make
 ) -> None:
     folder, lineage = model(1)
-    models.register("kube-assistant", folder, lineage, {"loss": 1.0}, {}, accepted=True)
+    models.register("kube-assistant", folder, lineage, {"loss": 1.0}, {}, accepted=True, compared_with="")
     server = subprocess.Popen(
         [sys.executable, "-c", "from goldpath.registry.ui import serve_ui; serve_ui(0)"],
         stdout=subprocess.PIPE,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
+
+from goldpath.pipelines import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_MODULE, MAX_FUNCTION = 400, 60
@@ -182,7 +187,17 @@ def test_every_make_target_is_described_and_listed() -> None:
     assert phony
     listed = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     described = set(re.findall(r"^  make (\S+)", listed, re.MULTILINE))
-    assert set(phony[1].split()) - {"links"} == described
+    assert set(phony[1].split()) == described
+
+
+def test_every_parameter_in_the_docs_is_in_the_form() -> None:
+    form = {field.name for field in catalogue.form("finetune")}
+    pattern = re.compile(r"""-p\s+['"]?([A-Za-z_]\w*)[.\w]*=""")
+    named = []
+    for path in tracked("docs/*.md", "README.md", "CONTRIBUTING.md", "Makefile", "cli/*.py"):
+        named += [(relative(path), name) for name in pattern.findall(path.read_text())]
+    assert {"Makefile", "README.md", "docs/quickstart.md", "docs/components/tune.md"} <= {p for p, _ in named}
+    assert not [(path, name) for path, name in named if name not in form]
 
 
 def test_the_checks_of_ci_are_targets_of_make() -> None:
@@ -193,6 +208,25 @@ def test_the_checks_of_ci_are_targets_of_make() -> None:
     described = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(wanted[1].split()) <= described
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_a_warning_from_our_code_fails_a_test() -> None:
+    """From a line of ours that warns itself, and from one that a library points at."""
+    ours: dict[str, object] = {"__name__": "goldpath.core.files", "warn": warnings.warn}
+    exec("def itself(): warn('old', DeprecationWarning)\ndef calls(library): library()", ours)
+    itself, calls = ours["itself"], ours["calls"]
+    assert callable(itself)
+    assert callable(calls)
+    with pytest.raises(DeprecationWarning):
+        itself()
+    with pytest.raises(FutureWarning):
+        calls(lambda: warnings.warn("old", FutureWarning, stacklevel=2))
+
+
+def test_the_figures_in_the_readme_are_the_measured_ones() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "bench_golden_path.py"))
+    measured = json.loads((ROOT / "benchmarks" / "results" / "golden_path.json").read_text())
+    assert script["table"](measured) in (ROOT / "README.md").read_text(), "`make bench` writes both"
 
 
 @pytest.mark.xdist_group("alone")

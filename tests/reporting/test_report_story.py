@@ -11,6 +11,7 @@ import pytest
 
 from goldpath.reporting import comparison, story
 from goldpath.reporting.loading import load_run
+from goldpath.reporting.report import report_html
 from goldpath.reporting.timeline import timeline
 from goldpath.training.results import EvalResult
 from tests.reporting import samples
@@ -40,6 +41,12 @@ from tests.reporting import samples
             "Version 4 was rejected by the gate",
             "no champion yet",
         ),
+        (
+            {"accepted": False, "champion": "3"},
+            "rejected",
+            "Version 4 was rejected by the gate",
+            "Version 3 stays",
+        ),
     ],
 )
 def test_the_verdict(tmp_path: Path, changes: dict[str, Any], outcome: str, headline: str, told: str) -> None:
@@ -48,6 +55,19 @@ def test_the_verdict(tmp_path: Path, changes: dict[str, Any], outcome: str, head
     verdict = story.verdict(load_run(samples.write_steps(tmp_path, values), samples.run_record()))
     assert (verdict.outcome, verdict.headline) == (outcome, headline)
     assert told in verdict.told
+
+
+def test_a_champion_that_the_gate_now_rejects_is_told_as_rejected(tmp_path: Path) -> None:
+    values = samples.rejected()
+    values["register_model"] = samples.registered() | {"adopted": True, "previous_champion": "4"}
+    run = load_run(samples.write_steps(tmp_path, values), samples.run_record())
+    verdict = story.verdict(run)
+    assert (verdict.outcome, verdict.label) == ("rejected", "Rejected")
+    assert verdict.headline == "Version 4 was rejected by the gate"
+    assert verdict.told.startswith("Held-out loss fell by 5.1%")
+    assert verdict.told.endswith("stood in the registry already, and stays champion.")
+    assert "remains the champion" not in report_html(run)
+    assert "champion, was there already; rejected in this run" in report_html(run)
 
 
 def test_a_loss_that_rose_is_not_called_a_fall(tmp_path: Path) -> None:

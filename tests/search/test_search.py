@@ -328,6 +328,15 @@ def test_full_fine_tuning_does_not_search_lora(trainer: Trainer) -> None:
         tune({"parameters": [rank]}, {"method": "full"})
 
 
+@pytest.mark.parametrize(("method", "size"), [("lora", 6), ("full", 3)])
+def test_the_default_grid_is_visited_once(trainer: Trainer, method: str, size: int) -> None:
+    spec = SearchSpec.from_form(max_trials=6, algorithm="grid", seed=1, overrides={})
+    train = TrainSpec.from_form(method=method, seed=1, overrides={})
+    found = search.tune(Path("frame"), "f", Path("base"), "b", spec, train).result
+    assert len({(one.learning_rate, one.lora_rank) for one in trainer.seen}) == len(found.trials) == size
+    assert found.hyperparameters["learning_rate"] == 1e-3  # the bowl's lowest point
+
+
 def test_parallel_trials_run_side_by_side(trainer: Trainer) -> None:
     together = threading.Barrier(2)
     trainer.before = lambda count: together.wait(timeout=20) and None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from goldpath.core.errors import SpecError
+from goldpath.pipelines import catalogue
 from goldpath.training import samplers
 from goldpath.training.specs import Hyperparameters, SearchSpec
 
@@ -46,7 +49,10 @@ ALPHA = {"name": "lora_alpha", "type": "discrete", "list": [16, 32]}
         ),
         ({"algorithm": "cmaes", "parameters": [RATE, ALPHA]}, ["lora_alpha has a list"]),
         ({"algorithm": "cmaes", "parameters": [RATE]}, ["two or more parameters"]),
-        ({"algorithm": "grid"}, ["step for the double learning_rate", "discrete"]),
+        (
+            {"algorithm": "grid", "parameters": [{**RATE, "step": None}]},
+            ["step for the double learning_rate", '"type": "discrete", "list": [0.001, 0.003]'],
+        ),
         (
             {"algorithm": "grid", "parameters": [RATE, RANK], "max_trials": 8},
             ["9 points", "Raise max_trials to 9"],
@@ -67,9 +73,47 @@ def test_a_search_that_cannot_work_is_refused_by_name(change: dict[str, object],
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("algorithm", ["random", "tpe", "cmaes"])
-def test_the_default_space_works_with_every_sampler(algorithm: str) -> None:
-    assert SearchSpec.parse({"algorithm": algorithm}).max_trials == 3
+ALGORITHMS = get_args(SearchSpec.model_fields["algorithm"].annotation)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_works_with_the_defaults_of_the_form(algorithm: str) -> None:
+    fields = {field.name: field for field in catalogue.form("finetune")}
+    assert algorithm in fields["algorithm"].help
+    form = {name: fields[name].default for name in ("max_trials", "seed", "overrides")}
+    spec = SearchSpec.from_form(**form, algorithm=algorithm)
+    assert set(samplers.space(spec)) <= set(Hyperparameters.model_fields)
+    if algorithm == "grid":
+        assert samplers.grid(spec) == [{"learning_rate": rate} for rate in (0.001, 0.002, 0.004)]
+
+
+@pytest.mark.parametrize(
+    ("trials", "sizes"),
+    [
+        (1, [1]),
+        (2, [2]),
+        (4, [4]),
+        (5, [4]),
+        (6, [3, 2]),
+        (8, [4, 2]),
+        (9, [3, 3]),
+        (12, [4, 3]),
+        (500, [4, 3]),
+    ],
+)
+def test_the_default_grid_fits_into_the_trials_and_holds_the_defaults(trials: int, sizes: list[int]) -> None:
+    spec = SearchSpec.parse({"algorithm": "grid", "max_trials": trials})
+    assert [len(parameter.list) for parameter in spec.parameters] == sizes
+    names = [parameter.name for parameter in spec.parameters]
+    assert names == ["learning_rate", "lora_rank"][: len(sizes)]
+    points = samplers.grid(spec)
+    assert len({tuple(point.values()) for point in points}) == len(points) <= trials
+    assert Hyperparameters().model_dump(include=set(names)) in points
+
+
+def test_a_grid_of_ones_own_is_left_alone() -> None:
+    spec = SearchSpec.parse({"algorithm": "grid", "parameters": [RATE]})
+    assert [parameter.model_dump(exclude_defaults=True) for parameter in spec.parameters] == [RATE]
 
 
 def test_no_trials_need_no_fitting_algorithm() -> None:

@@ -8,10 +8,8 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -24,53 +22,20 @@ import pytest
 from goldpath.core.errors import (
     GoldpathError,
     InputError,
-    Interrupted,
     MachineError,
     ModelError,
     SpecError,
     StepError,
 )
-from goldpath.core.process import sigterm_raises, started_at
+from goldpath.core.ports import bind, free_port
 from goldpath.serving import endpoints, engines
 from goldpath.serving.backends import local
-from goldpath.serving.forward import Forwarder, bind, free_port
-from goldpath.serving.results import Endpoint
+from goldpath.serving.forward import Forwarder
 from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import last_words
 from tests.models import make_tiny_model
-from tests.serving.conftest import SCRIPT, FakeEngine
-
-
-def spec(model: Path, **more: Any) -> ServeSpec:
-    return ServeSpec.parse({"name": "bot", "model_uri": str(model), "ready_seconds": 20, **more})
-
-
-def ask(endpoint: Endpoint, path: str = "/health") -> dict[str, Any]:
-    with urllib.request.urlopen(endpoint.url.removesuffix("/v1") + path, timeout=5) as answer:
-        return dict(json.load(answer))
-
-
-def until(what: Callable[[], Any], seconds: float = 15) -> Any:
-    end = time.monotonic() + seconds
-    while not (got := what()):
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
-    return got
-
-
-def engines_running(tmp_path: Path) -> list[psutil.Process]:
-    """Engines and supervisors of this test: theirs are the processes that name its folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        ours = str(tmp_path) in line and ("goldpath.serving.supervisor" in line or SCRIPT.name in line)
-        if ours and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
-
-
-def generations(home: Path) -> list[str]:
-    return [path.name for path in (home / "endpoints").glob("bot/g-*")]
+from tests.serving.conftest import FakeEngine
+from tests.serving.live import ask, engines_running, generations, spec, until
 
 
 def test_deploy_adopt_and_stop(fake: FakeEngine, tiny: Path, tmp_path: Path, home: Path) -> None:
@@ -265,54 +230,6 @@ def test_a_port_lost_to_another_after_the_check(
         monkeypatch.setattr(local, "_is_free", lambda _: True)
         with pytest.raises(StepError, match="cannot take the port: Address already in use"):
             endpoints.deploy(spec(tiny, port=other.getsockname()[1]))
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind"), [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)]
-)
-def test_a_signal_while_waiting_leaves_no_process(
-    fake: FakeEngine, tiny: Path, tmp_path: Path, home: Path, raised: int, kind: type[BaseException]
-) -> None:
-    (fake.faults / "never").touch()
-
-    def interrupt() -> None:
-        until(lambda: len(engines_running(tmp_path)) == 2)
-        os.kill(os.getpid(), raised)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with sigterm_raises(), pytest.raises(kind):
-        endpoints.deploy(spec(tiny))
-    thread.join()
-    assert (engines_running(tmp_path), generations(home)) == ([], [])
-
-
-_DEPLOY = """
-import sys
-from pathlib import Path
-from goldpath.serving import endpoints, engines
-sys.path.insert(0, sys.argv[3])
-from tests.serving.conftest import FakeEngine
-from goldpath.serving.specs import ServeSpec
-Path.mkdir = lambda self, *a, make=Path.mkdir, **k: None if self.name == "faults" else make(self, *a, **k)
-engines.ENGINES["transformers"] = FakeEngine(Path(sys.argv[1]))
-endpoints.deploy(ServeSpec(name="bot", model_uri=sys.argv[2], ready_seconds=60))
-"""
-
-
-def test_kill_9_of_the_deployment_leaves_no_process(fake: FakeEngine, tiny: Path, tmp_path: Path) -> None:
-    (fake.faults / "never").touch()
-    root = str(SCRIPT.parents[2])
-    child = subprocess.Popen([sys.executable, "-c", _DEPLOY, str(fake.faults), str(tiny), root])
-    until(lambda: len(engines_running(tmp_path)) == 2)
-    child.kill()
-    child.wait()
-    orphan = json.loads(next(tmp_path.glob("home/endpoints/bot/g-*/state.json")).read_text())["pid"]
-    until(lambda: started_at(orphan) is None)
-    assert engines_running(tmp_path) == []
-    (fake.faults / "never").unlink()
-    endpoints.deploy(spec(tiny))
-    assert len(list(tmp_path.glob("home/endpoints/bot/g-*"))) == 1  # the remains are cleared away
 
 
 def _no_model(tiny: Path) -> ServeSpec:

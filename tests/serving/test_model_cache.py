@@ -93,6 +93,43 @@ def test_damage_is_found_and_only_that_file_is_fetched(
     assert again.bytes_fetched == (size if fetched else 0)  # a name lost from the snapshot is linked again
 
 
+def asked(model: Path, digest: str) -> Any:
+    return warm(CacheSpec(uri=str(model), model_digest=digest))
+
+
+def test_a_model_that_was_changed_after_it_was_registered_is_refused(home: Path, model: Path) -> None:
+    digest = digest_manifest(manifest(model))
+    _flip(model / "model.safetensors")
+    with pytest.raises(ModelError, match=rf"{model} was changed .* registered one's {digest[:12]}") as caught:
+        asked(model, digest)
+    assert "Run the pipeline again" in caught.value.remedy
+    assert [path for path in (home / "models").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    _flip(model / "model.safetensors")  # put right, with its old times
+    assert asked(model, digest).digest == digest
+
+
+def test_what_is_known_of_another_model_proves_nothing_about_the_registered_one(
+    home: Path, model: Path
+) -> None:
+    digest = digest_manifest(manifest(model))
+    _flip(model / "model.safetensors")
+    cached(model)
+    with pytest.raises(ModelError, match="was changed after it was registered"):
+        asked(model, digest)
+    _flip(model / "model.safetensors")
+    assert asked(model, digest).digest == digest
+    (model / "generation_config.json").unlink()
+    with pytest.raises(ModelError, match="was changed after it was registered"):
+        asked(model, digest)
+
+
+def test_a_flipped_bit_in_the_cache_is_mended_from_the_registered_files(home: Path, model: Path) -> None:
+    first = cached(model)
+    _flip(Path(first.path) / "model.safetensors")
+    again = asked(model, first.digest)
+    assert digest_manifest(manifest(again.path)) == first.digest
+
+
 def test_a_lost_blob_and_index_are_made_again(home: Path, model: Path) -> None:
     first = cached(model)
     for path in (home / "models" / "blobs").iterdir():

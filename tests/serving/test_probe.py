@@ -13,7 +13,7 @@ import pytest
 from goldpath.core.errors import SpecError, StepError
 from goldpath.serving import endpoints
 from goldpath.serving.chat import stream_chat
-from goldpath.serving.contexts import token_counter, unseen_context
+from goldpath.serving.contexts import check_fits, token_counter, unseen_context
 from goldpath.serving.model_cache import warm
 from goldpath.serving.probe import probe
 from goldpath.serving.results import Endpoint, Timing
@@ -75,6 +75,13 @@ def test_a_context_that_does_not_fit_is_refused_before_the_first_request(bot: En
     endpoints.stop("bot")
     with pytest.raises(SpecError, match=r"context_tokens is 2000: .* the 512 tokens .* at most 448"):
         probe(bot, ProbeSpec(max_new_tokens=8), None)
+
+
+def test_a_context_must_fit_a_nested_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"text_config": {"max_position_embeddings": 500}}')
+    check_fits(tmp_path, 400, 100)
+    with pytest.raises(SpecError, match="at most 400"):
+        check_fits(tmp_path, 401, 100)
 
 
 @pytest.mark.parametrize(

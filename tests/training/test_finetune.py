@@ -122,7 +122,7 @@ def uninterrupted(frame: Path, model: Path, out: Path) -> Job:
     job = Job(SPEC, frame, model, out)
     out.mkdir()
     before = torch.get_num_threads()
-    torch.set_num_threads(local.cores())
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or local.cores()))
     try:
         loop.train(job)
     finally:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from goldpath.core.errors import ModelError
-from goldpath.core.modelfiles import INDEX, check_model_folder, count_parameters, read_header
+from goldpath.core.modelfiles import INDEX, check_model_folder, count_parameters, positions, read_header
 from tests.models import make_tiny_model
 
 WEIGHTS = "model.safetensors"
@@ -114,3 +114,22 @@ def test_an_index_without_a_map_is_refused(model: Path) -> None:
     (model / INDEX).write_text("{}")
     with pytest.raises(ModelError, match="no weight_map"):
         check_model_folder(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        ({"max_position_embeddings": 300}, 300),
+        ({"n_positions": 300}, 300),
+        ({"text_config": {"max_position_embeddings": 300}, "max_position_embeddings": 4}, 300),
+        ({"text_config": {"n_positions": 300}}, 300),
+        ({"text_config": None, "n_positions": 300}, 300),
+        ({"max_position_embeddings": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_positions_wherever_a_configuration_keeps_them(
+    tmp_path: Path, config: dict[str, object], found: int | None
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert positions(tmp_path) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from goldpath.core.errors import DataError, ModelError, SpecError
 from goldpath.training import packing
+from goldpath.training.frames import shuffled_chats
 from goldpath.training.modeling import AnswerHead, load_tokenizer
 from goldpath.training.packing import IGNORED, Chat
 from tests.models import chats, make_frame, make_tiny_model, write_rows
@@ -125,14 +127,16 @@ def test_the_answer_head_agrees_with_the_models_own_loss(model: Path, tokenizer:
 
 def test_the_order_comes_from_the_seed_alone(frame: Path, tokenizer: Any) -> None:
     def take(count: int, seed: int, packed: bool = True) -> list[packing.Packed]:
-        return packing.training_sequences(
-            frame / "train.parquet",
-            tokenizer,
-            count=count,
-            length=128,
-            packing=packed,
-            answer_only=True,
-            seed=seed,
+        return list(
+            packing.training_sequences(
+                frame / "train.parquet",
+                tokenizer,
+                count=count,
+                length=128,
+                packing=packed,
+                answer_only=True,
+                seed=seed,
+            )
         )
 
     assert take(12, 1) == take(12, 1)
@@ -141,12 +145,39 @@ def test_the_order_comes_from_the_seed_alone(frame: Path, tokenizer: Any) -> Non
 
 
 def test_data_comes_again_in_another_order_when_it_is_used_up(frame: Path, tokenizer: Any) -> None:
-    many = packing.training_sequences(
-        frame / "train.parquet", tokenizer, count=150, length=128, packing=False, answer_only=True, seed=1
+    many = list(
+        packing.training_sequences(
+            frame / "train.parquet", tokenizer, count=150, length=128, packing=False, answer_only=True, seed=1
+        )
     )
     first, second = ([tuple(item.ids) for item in part] for part in (many[:60], many[60:120]))
     assert sorted(first) == sorted(second)
     assert first != second
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_pool_is_shuffled_again_and_again_by_one_generator(
+    frame: Path, tokenizer: Any, packed: bool
+) -> None:
+    """The rule, written out: a checkpoint is resumed in the middle of this order, so it must not move."""
+    file = frame / "train.parquet"
+    found = packing.training_sequences(
+        file, tokenizer, count=150, length=128, packing=packed, answer_only=True, seed=5
+    )
+    order = random.Random(5)
+    (read,) = shuffled_chats(file, order)
+    made = packing.encode(read, tokenizer, 128, answer_only=True)
+    pool = (
+        packing.pack(made, 128) if packed else [packing.Packed(c.ids, c.labels, [len(c.ids)]) for c in made]
+    )
+    wanted: list[packing.Packed] = []
+    while len(wanted) < 150:
+        order.shuffle(pool)
+        wanted += pool
+    assert list(found) == wanted[:150]
+    assert len(found) == 150
+    assert found.tokens(7, 90) == sum(len(one.ids) for one in wanted[7:90])
+    assert len({id(one) for one in found}) == len(pool)  # what comes again is no copy
 
 
 def test_validation_takes_the_first_rows(frame: Path, tokenizer: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from goldpath.core import settings
+from goldpath.core.errors import Interrupted, StepError
 from goldpath.training.tracking import Tracker, tracked
 
 
@@ -64,6 +66,32 @@ def test_an_interrupted_training_goes_on_in_its_run(home: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match="mine"), tracked("resumed", "fine-tune", {"a": 1}, memory=memory):
         raise ValueError("mine")
     assert sorted(run.info.status for run in runs("resumed")) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "seconds"),
+    [
+        (Interrupted("stopped by SIGTERM"), "KILLED", 10.0),
+        (KeyboardInterrupt(), "KILLED", 10.0),
+        (StepError("training failed"), "FAILED", 60.0),
+    ],
+)
+def test_who_was_told_to_end_is_killed_and_waits_less(
+    home: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: str, seconds: float
+) -> None:
+    waited: list[float | None] = []
+    plain = threading.Thread.join
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "mlflow":
+            waited.append(timeout)
+        plain(thread)
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+    with pytest.raises(type(error)), tracked("ended", "fine-tune", {}):
+        raise error
+    assert [run.info.status for run in runs("ended")] == [status]
+    assert waited == [seconds]
 
 
 def test_a_store_that_fails_is_told_and_harms_nothing(

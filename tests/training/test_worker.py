@@ -79,6 +79,8 @@ def rows(out: Path) -> list[dict[str, float]]:
     ],
     ids=["lora", "full", "plain", "bf16"],
 )
+# Of our own arguments, which transformers warns about as its own line.
+@pytest.mark.filterwarnings("error:.gradient_checkpointing. is deprecated:FutureWarning")
 def test_training_lowers_the_held_out_loss_and_leaves_a_model(
     tmp_path: Path, frame: Path, model: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +106,26 @@ def test_training_lowers_the_held_out_loss_and_leaves_a_model(
     assert [line for line in said if line and line["kind"] == "row"] == [
         {"kind": "row", **row} for row in made
     ]
+
+
+def test_the_trainer_takes_sequences_from_the_pool_itself(tmp_path: Path, frame: Path, model: Path) -> None:
+    """However many steps: what comes again is not laid out again, and the tokens of all steps are counted."""
+    spec = TrainSpec.parse({**BASE, "max_steps": 60})
+    job = Job(spec, frame, model, tmp_path, save_model=False)
+    tokenizer = modeling.load_tokenizer(model)
+    sequences, validation = loop._sequences(job, tokenizer)
+    collate = packing.collator(tokenizer.pad_token_id)
+    recorder = loop.Recorder(job, sequences, validation, collate)
+    trainer = loop._trainer(job, modeling.load_model(model, spec), tokenizer, sequences, collate, recorder)
+    taken = [batch["input_ids"] for batch in trainer.get_train_dataloader()]
+    assert len(sequences) == 240 > len(sequences.pool)
+    assert trainer.train_dataset is sequences
+    assert len(taken) == 60
+    for at, batch in enumerate(taken):
+        wanted = collate([sequences[4 * at + i] for i in range(4)])["input_ids"]
+        assert torch.equal(batch, wanted)
+    found = work(tmp_path / "out", frame, model, {"max_steps": 3}, "--no-model")
+    assert found["figures"]["tokens"] == sum(len(sequences[i].ids) for i in range(12))
 
 
 def test_the_saved_model_is_the_trained_one(tmp_path: Path, frame: Path, model: Path) -> None:
@@ -323,6 +345,15 @@ def test_lines_for_the_parent_are_told_from_others(capsys: pytest.CaptureFixture
 def test_a_sequence_longer_than_the_model_is_refused(model: Path) -> None:
     with pytest.raises(SpecError, match=r"sequence_length is 1024 and llama at .* has 512 positions"):
         modeling.require_positions(model, TrainSpec.parse({"sequence_length": 1024}))
+
+
+def test_positions_of_a_nested_configuration_count(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "two", "text_config": {"n_positions": 64}})
+    )
+    modeling.require_positions(tmp_path, TrainSpec.parse({"sequence_length": 64}))
+    with pytest.raises(SpecError, match=r"sequence_length is 65 and two at .* has 64 positions"):
+        modeling.require_positions(tmp_path, TrainSpec.parse({"sequence_length": 65}))
 
 
 def test_qlora_asks_for_a_gpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from goldpath.core.ports import free_port
 from goldpath.core.process import run_child
 from goldpath.training.job import Job
 from goldpath.training.worker import QUIET
@@ -24,7 +24,7 @@ def command(job: Job, spec: Path) -> list[str]:
         "-m",
         "torch.distributed.run",
         *("--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(job.spec.processes)),
-        *("--rdzv-backend", "static", "--master-addr", "127.0.0.1", "--master-port", str(_free_port())),
+        *("--rdzv-backend", "static", "--master-addr", "127.0.0.1", "--master-port", str(free_port())),
         *("-m", "goldpath.training.worker"),
         *("--spec", spec.absolute().as_uri()),
         *("--frame", job.frame.absolute().as_uri()),
@@ -48,9 +48,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -105,8 +105,8 @@ def _recognisers() -> tuple[Recogniser, ...]:
 def _without(*modules: str) -> Iterator[None]:
     """Import something as if these optional modules were not installed.
 
-    Presidio imports transformers and torch for language-model engines that are not used here: 11 s and 430 MB
-    instead of 1.4 s and 100 MB.
+    Presidio imports transformers and torch for language-model engines that are not used here: most of its time and
+    memory.
     """
     hidden = [name for name in modules if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail

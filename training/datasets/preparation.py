@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from goldpath.core.digest import code_digest, digest_json
+from goldpath.core.digest import code_digest, digest_json, versions
 from goldpath.core.errors import DataError, from_os_error
 from goldpath.core.progress import progress
 from goldpath.core.reuse import Reused, reuse
@@ -47,7 +46,7 @@ def prepare(spec: DatasetSpec) -> Reused[DataCard]:
         inputs = {
             "source": source.identity,
             "spec": spec.model_dump(mode="json", exclude={"source"}),
-            "libraries": {name: version(name) for name in _LIBRARIES},
+            "libraries": versions(*_LIBRARIES),
             "code": code_digest("training.datasets"),
         }
         done = reuse("dataset", inputs, DataCard, lambda folder: _build(source, spec, folder))

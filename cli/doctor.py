@@ -1,0 +1,69 @@
+"""`goldpath doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from goldpath.accelerators.cluster import ClusterReport
+
+
+@click.command("doctor")
+@click.option("--gpus", is_flag=True, help="Which GPU requests the cluster can serve, and by which path.")
+@click.option(
+    "--request", "requests", multiple=True, metavar="REQUEST", help="Ask about this one; repeatable."
+)
+@click.option("--kubeconfig", type=click.Path(dir_okay=False), default="", help="Instead of KUBECONFIG.")
+@click.option("--context", default="", help="Of the kubeconfig, instead of its current one.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(gpus: bool, requests: tuple[str, ...], kubeconfig: str, context: str, as_json: bool) -> None:
+    """Look at a cluster and say what works there.
+
+    \b
+    goldpath doctor --gpus
+    goldpath doctor --gpus --request 'mig:1g.10gb' --request 'mps:50%,10Gi'
+    """
+    if not gpus:
+        raise click.UsageError("Say what to look at: goldpath doctor --gpus.")
+    from goldpath.accelerators import cluster, reading
+    from goldpath.accelerators.requests import parse
+    from goldpath.core.errors import EXIT_CODE, MachineError
+
+    for text in requests:
+        parse(text)
+    try:
+        found = reading.read(kubeconfig, context)
+    except MachineError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps({"available": False, "error": error.message, "remedy": error.remedy}, indent=2))
+        sys.exit(EXIT_CODE)
+    told = cluster.report(*found, wanted=requests)
+    if as_json:
+        click.echo(json.dumps({"available": True, **told.model_dump(mode="json")}, indent=2))
+    else:
+        _show(told)
+
+
+def _show(told: ClusterReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    names = ", ".join(told.cluster.paths) or "none"
+    click.echo(f"{told.nodes} nodes with GPUs. Paths, the best first: {names}.")
+    if told.cluster.products:
+        click.echo(f"Products: {', '.join(told.cluster.products)}.")
+    click.echo("")
+    table = Table(box=None, header_style="bold")
+    for column in ("REQUEST", "PATH", "DEVICES", "NOTE"):
+        table.add_column(column)
+    for one in told.services:
+        count = "" if one.path is None else "unknown" if one.devices is None else str(one.devices)
+        served = one.path is not None
+        note = f"needs {one.note}" if served and one.note else one.note
+        table.add_row(one.request, one.path or "no", count, note)
+    Console(highlight=False, soft_wrap=True, markup=False).print(table)

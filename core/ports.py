@@ -1,0 +1,35 @@
+"""TCP ports on the loopback address."""
+
+from __future__ import annotations
+
+import socket
+
+HOST = "127.0.0.1"
+
+
+def bind(port: int) -> socket.socket:
+    """A socket bound to 127.0.0.1:`port` (0: any free one), not listening.
+
+    Raises:
+        OSError: EADDRINUSE, the port is taken.
+        OverflowError: it is no port.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((HOST, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def free_port(port: int = 0) -> int:
+    """`port`, or with 0 any, that nobody held a moment ago.
+
+    Raises:
+        OSError: EADDRINUSE, the port is taken.
+        OverflowError: it is no port.
+    """
+    with bind(port) as sock:
+        return int(sock.getsockname()[1])
