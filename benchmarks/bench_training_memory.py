@@ -1,6 +1,6 @@
 """Is the estimate of training memory right? Real optimizer steps, and torch's MemTracker, against `estimate`.
 
-Run: `python benchmarks/bench_training_memory.py [--device cuda] [--skip-tracker]`. Builds models from their configs
+Run: `python benchmarks/bench_training_memory.py [--device cuda] [--skip-training] [--skip-tracker]`. Builds models from their configs
 with random weights, runs two optimizer steps of each combination through `goldpath.training.loop`'s own trainer in a
 child process, and takes the process's peak resident memory (on a GPU what PyTorch allocated and reserved). Nothing is
 subtracted: the estimate has to name the process's own memory too. The last rows are larger models under
@@ -137,28 +137,39 @@ def row(case: Combination, device: str, instrument: str, found: dict[str, int]) 
         "estimate": wanted,
         **found,
         "error": round(error, 4),
+        **_of_tensors(guess, found),
         "peak": guess.peak,
         "components": guess.components,
     }
 
 
+def _of_tensors(guess: Any, found: dict[str, int]) -> dict[str, float]:
+    """The error without what the process holds anyway, which makes the error of the whole look small."""
+    if "process" not in found:
+        return {}
+    return {"tensors_error": round(guess.tensors / (found["measured"] - found["process"]) - 1, 4)}
+
+
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean absolute error, and the worst in both directions."""
     errors = [one["error"] for one in rows]
-    return {
+    found = {
         "combinations": len(rows),
         "mean_absolute_error": round(sum(map(abs, errors)) / len(errors), 4),
         "largest_underestimate": round(min(0.0, *errors), 4),
         "largest_overestimate": round(max(0.0, *errors), 4),
     }
+    if tensors := [abs(one["tensors_error"]) for one in rows if "tensors_error" in one]:
+        found["tensors_mean_absolute_error"] = round(sum(tensors) / len(tensors), 4)
+    return found
 
 
 def main() -> None:
     """Measure in child processes, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--skip-tracker", action="store_true", help="no larger models under MemTracker")
-    parser.add_argument("--only", type=int, help="one combination, by its number from 0")
+    parser.add_argument("--skip-training", action="store_true", help="keep the rows of the last run")
+    parser.add_argument("--skip-tracker", action="store_true", help="keep the rows of the last run")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--track", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -171,23 +182,24 @@ def main() -> None:
         print(json.dumps({"measured": track(LARGE[given.track])}))
         return
     instrument = "resident memory" if given.device == "cpu" else "max_memory_allocated"
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.is_file() else []
+    rows = {name: [one for one in found if one["instrument"] == name] for name in (instrument, "MemTracker")}
     print(f"{'combination':<58} {'estimate':>9} {'measured':>9} {'error':>7} {'process':>7}  peak (MiB)")
-    numbers = range(len(SMALL)) if given.only is None else [given.only]
-    small = [
-        row(SMALL[n], given.device, instrument, child(["--measure", str(n), "--device", given.device]))
-        for n in numbers
-    ]
-    large = []
-    if not given.skip_tracker and given.only is None:
+    if not given.skip_training:
+        words = [["--measure", str(n), "--device", given.device] for n in range(len(SMALL))]
+        rows[instrument] = [
+            row(case, given.device, instrument, child(one)) for case, one in zip(SMALL, words, strict=True)
+        ]
+    if not given.skip_tracker:
         print("\nMemTracker, fake tensors:")
-        large = [row(LARGE[n], "cpu", "MemTracker", child(["--track", str(n)])) for n in range(len(LARGE))]
-    report = {"device": given.device, instrument: summary(small)}
-    if large:
-        report["MemTracker"] = summary(large)
+        rows["MemTracker"] = [
+            row(case, "cpu", "MemTracker", child(["--track", str(n)])) for n, case in enumerate(LARGE)
+        ]
+    report = {"device": given.device, **{name: summary(made) for name, made in rows.items() if made}}
     print("\n" + json.dumps(report, indent=2))
-    if given.only is None:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({**report, "rows": small + large}, indent=2) + "\n")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    every = [one for made in rows.values() for one in made]
+    RESULTS.write_text(json.dumps({**report, "rows": every}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Combination:
         more = [
             "checkpointing" if self.gradient_checkpointing else "",
             "" if self.packing else "unpacked",
+            f"rank {self.lora_rank}" if self.lora_rank != 16 else "",
             f"accumulation {self.gradient_accumulation}" if self.gradient_accumulation > 1 else "",
         ]
         shape = f"{self.method} {self.precision} {self.batch_size}x{self.sequence_length}"
