@@ -1,11 +1,11 @@
 """Is the estimate of training memory right? Real optimizer steps, and torch's MemTracker, against `estimate`.
 
-Run: `python benchmarks/bench_training_memory.py [--device cuda] [--skip-training] [--skip-tracker]`. Builds models from their configs
-with random weights, runs two optimizer steps of each combination through `goldpath.training.loop`'s own trainer in a
-child process, and takes the process's peak resident memory (on a GPU what PyTorch allocated and reserved). Nothing is
-subtracted: the estimate has to name the process's own memory too. The last rows are larger models under
-torch.distributed._tools.mem_tracker, an instrument that we did not write, with fake tensors that take no memory.
-Prints estimate and measurement and writes `benchmarks/results/training_memory.json`.
+Run: `python benchmarks/bench_training_memory.py [--device cuda] [--skip-training] [--skip-tracker]`. Builds models
+from their configs with random weights, runs two optimizer steps of each combination through the trainer of
+`goldpath.training.loop` in a child process, and takes the process's peak resident memory (on a GPU what PyTorch
+allocated and reserved). Nothing is subtracted: the estimate has to name the process's own memory too. The last rows
+are larger models under torch.distributed._tools.mem_tracker, an instrument that we did not write, with fake tensors
+that take no memory. Prints estimate and measurement and writes `benchmarks/results/training_memory.json`.
 
 glibc is told to give large blocks back (MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX), so that resident memory follows the
 tensors. A training that is not told so holds a little more.
