@@ -14,6 +14,7 @@ COMMANDS = {
     "endpoints": ("goldpath.cli.endpoints", "List and stop the models that are being served here."),
     "chat": ("goldpath.cli.chat", "Talk to the champion in the terminal."),
     "ui": ("goldpath.cli.ui", "Open MLflow's page on experiments, models and pipelines."),
+    "plan": ("goldpath.cli.plan", "Say what a training or an endpoint needs, and on which GPU it fits."),
     "kv-cache": ("goldpath.cli.kv_cache", "Say how many bytes a model's KV cache takes; size LMCache."),
     "doctor": ("goldpath.cli.doctor", "Say which GPU requests a cluster can serve (--gpus)."),
     "pipelines": ("goldpath.cli.pipelines", "List pipelines, show their forms, compile them to YAML."),

@@ -1,0 +1,161 @@
+"""The GPUs that can be asked for and the MIG profiles that each can be cut into: facts from `catalogue.json`.
+
+Where the facts come from: profiles, their fractions and how many fit from NVIDIA's MIG User Guide; SMs and the memory
+of an instance from `nvidia-smi mig -lgip` on such a GPU (the lowest figure that we found, since it differs a little
+from driver to driver); the memory of a whole GPU as `nvidia-smi` shows it; the rest from the data sheets. A GPU is
+listed only where all of that is known.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from goldpath.core.errors import SpecError
+from goldpath.core.spec import Result
+
+MIB = 1024**2
+DRIVER_MIB = {False: 600, True: 900}
+"""What the driver keeps of a GPU below and above 40 GB, MiB: CUDA reports 0.3 to 0.9 GB less than `nvidia-smi`."""
+_LARGE = 40_000
+
+
+class Profile(Result):
+    """One MIG profile of one GPU: a part with its own memory and its own SMs."""
+
+    name: str
+    """As `nvidia-smi` spells it, `1g.10gb+me`; Kubernetes writes `.me` for `+me`."""
+    memory_slices: int
+    compute_slices: int
+    sms: int
+    memory_mib: int
+    """What a process in the instance can use, MiB."""
+    instances: int
+    """How many the GPU can be cut into."""
+
+    @property
+    def resource_name(self) -> str:
+        """The profile as Kubernetes spells it, in `nvidia.com/mig-1g.10gb.me` and in our requests."""
+        return self.name.replace("+", ".")
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes that a process can use."""
+        return self.memory_mib * MIB
+
+
+class Gpu(Result):
+    """One kind of GPU."""
+
+    name: str
+    """The short name that requests use (`whole:A100-80GB`)."""
+    aliases: tuple[str, ...]
+    products: tuple[str, ...]
+    """As the driver names it, and with it `device.attributes['gpu.nvidia.com'].productName`."""
+    architecture: str
+    compute_capability: str
+    memory_mib: int
+    """As `nvidia-smi` shows it, MiB."""
+    sms: int
+    """Streaming multiprocessors."""
+    sources: tuple[str, ...]
+    mig: tuple[Profile, ...]
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes that a process can use: what `nvidia-smi` shows less the driver's share (`DRIVER_MIB`)."""
+        return (self.memory_mib - DRIVER_MIB[self.memory_mib >= _LARGE]) * MIB
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Values of the node label `nvidia.com/gpu.product` for it."""
+        return tuple(product.replace(" ", "-") for product in self.products)
+
+    @property
+    def bf16(self) -> bool:
+        """Whether its tensor cores multiply bf16 (Ampere and later)."""
+        return self._capability >= (8, 0)
+
+    @property
+    def fp8(self) -> bool:
+        """Whether its tensor cores multiply fp8 (Ada Lovelace, Hopper and later)."""
+        return self._capability >= (8, 9)
+
+    @property
+    def cost_order(self) -> tuple[int, int]:
+        """What "cheaper" means here: less memory, then fewer SMs. It knows no prices, which change and differ."""
+        return self.usable_bytes, self.sms
+
+    @property
+    def _capability(self) -> tuple[int, int]:
+        major, minor = self.compute_capability.split(".")
+        return int(major), int(minor)
+
+
+@functools.cache
+def gpus() -> tuple[Gpu, ...]:
+    """All GPUs, the smallest first (`Gpu.cost_order`)."""
+    rows: list[dict[str, Any]] = json.loads(
+        Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")
+    )
+    return tuple(sorted((Gpu.model_validate(row) for row in rows), key=lambda gpu: gpu.cost_order))
+
+
+def find(name: str) -> Gpu:
+    """The GPU of that name, alias, product name or node label; case, spaces, `-` and `NVIDIA` do not matter.
+
+    Raises:
+        SpecError: there is none; names those that are near.
+    """
+    wanted = _plain(name)
+    known = {_plain(word): gpu for gpu in gpus() for word in (*gpu.products, *gpu.aliases, gpu.name)}
+    if wanted in known:
+        return known[wanted]
+    inside = [gpu.name for gpu in gpus() if wanted and wanted in _plain(gpu.name)]
+    near = inside or [known[word].name for word in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)]
+    listed = ", ".join(dict.fromkeys(near)) if near else ", ".join(gpu.name for gpu in gpus())
+    raise SpecError(f"no GPU {name!r} in the catalogue", f"{'Near it' if near else 'It has'}: {listed}.")
+
+
+def profiles(gpu: str | Gpu) -> tuple[Profile, ...]:
+    """The MIG profiles of a GPU, the smallest first; empty where it has no MIG.
+
+    Raises:
+        SpecError: the catalogue has no such GPU.
+    """
+    found = find(gpu) if isinstance(gpu, str) else gpu
+    return tuple(sorted(found.mig, key=lambda one: (one.memory_mib, one.sms, len(one.name))))
+
+
+def check_profile(gpu: str | Gpu, profile: str) -> Profile:
+    """The profile of that name; `1g.10gb+me` and `1g.10gb.me` are the same.
+
+    Raises:
+        SpecError: the GPU is unknown, has no MIG, or no such profile; names those that it has.
+    """
+    found = find(gpu) if isinstance(gpu, str) else gpu
+    for one in found.mig:
+        if profile in (one.name, one.resource_name):
+            return one
+    if not found.mig:
+        able = ", ".join(other.name for other in gpus() if other.mig)
+        raise SpecError(f"{found.name} has no MIG", f"Ask for the whole GPU, or one that has MIG: {able}.")
+    plain = ", ".join(one.name for one in profiles(found) if "+" not in one.name)
+    elsewhere = [
+        other.name for other in gpus() if any(profile in (p.name, p.resource_name) for p in other.mig)
+    ]
+    where = f" {profile} is of {', '.join(elsewhere)}." if elsewhere else ""
+    raise SpecError(f"{found.name} has no profile {profile}; it has {plain}", f"Give one of these.{where}")
+
+
+def gpus_with(profile: str) -> tuple[Gpu, ...]:
+    """The GPUs that can be cut into a profile, the smallest first."""
+    return tuple(gpu for gpu in gpus() if any(profile in (p.name, p.resource_name) for p in gpu.mig))
+
+
+def _plain(name: str) -> str:
+    word = "".join(letter for letter in name.lower() if letter.isalnum())
+    return word.removeprefix("nvidia").removeprefix("tesla").removeprefix("geforce")

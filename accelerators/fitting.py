@@ -1,0 +1,107 @@
+"""One place and one piece of work: does it fit there, and why not?"""
+
+from __future__ import annotations
+
+import functools
+
+from goldpath.accelerators import serving_memory, training_memory
+from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.places import Place
+from goldpath.accelerators.serving_memory import Capacity, ServingShape
+from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
+from goldpath.core.spec import Result
+
+GIB = 2**30
+
+
+class Row(Result):
+    """One place, and whether the work fits there."""
+
+    request: str
+    gpus: tuple[str, ...]
+    need: int
+    """Bytes on each device."""
+    has: int
+    """Bytes that a process can use there, the margin not taken off."""
+    headroom: int
+    """has - need: negative where it lacks."""
+    fits: bool
+    why: str
+    """For a person: what it lacks and what takes most, or what is left."""
+    capacity: Capacity | None = None
+    """When serving."""
+
+
+def training_row(architecture: Architecture, shape: TrainingShape, place: Place, margin: float) -> Row:
+    """Lay a training against a place; where its matrices know no bf16, in fp32."""
+    if not place.bf16 and shape.precision == "bf16":
+        if shape.method == "qlora":
+            return _row(
+                place,
+                estimate(architecture, shape).total,
+                margin,
+                "",
+                refused="it has no bf16, which qlora computes in",
+            )
+        shape = shape.model_copy(update={"precision": "fp32"})
+    needed = estimate(architecture, shape)
+    return _row(place, needed.total, margin, needed.largest, note="" if place.bf16 else " in fp32")
+
+
+def serving_row(architecture: Architecture, shape: ServingShape, place: Place, margin: float) -> Row:
+    """Lay serving against a place, with what fits there beside the weights."""
+    needed = serving_memory.estimate(architecture, shape)
+    held = serving_memory.capacity(architecture, shape, int(place.has * (1 - margin)))
+    return _row(place, needed.gpu_bytes, margin, needed.largest, held)
+
+
+@functools.lru_cache(maxsize=512)
+def estimate(architecture: Architecture, shape: TrainingShape) -> TrainingMemory:
+    """As `training_memory.estimate`, remembered."""
+    return training_memory.estimate(architecture, shape)
+
+
+def _row(
+    place: Place,
+    need: int,
+    margin: float,
+    largest: str,
+    capacity: Capacity | None = None,
+    *,
+    note: str = "",
+    refused: str = "",
+) -> Row:
+    room = int(place.has * (1 - margin))
+    fits = need <= room and not refused
+    if refused:
+        why = refused
+    elif fits:
+        why = note.strip()
+    else:
+        why = f"lacks {gib(need - room)}{note}; the largest part: {named(largest)}"
+    return Row(
+        request=place.request,
+        gpus=place.gpus,
+        need=need,
+        has=place.has,
+        headroom=place.has - need,
+        fits=fits,
+        why=why,
+        capacity=capacity,
+    )
+
+
+def named(component: str) -> str:
+    """A component's name for a person."""
+    names = {
+        "kv_cache": "the KV cache",
+        "framework": "the framework",
+        "gathered": "what sharding gathers",
+        "optimizer": "optimizer states",
+    }
+    return names.get(component, component)
+
+
+def gib(size: int) -> str:
+    """Bytes for a person."""
+    return f"{size / GIB:,.1f} GiB"

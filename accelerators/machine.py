@@ -1,0 +1,83 @@
+"""How much memory this machine has for a training: what is free, and what its container allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from goldpath.core.spec import Result
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+_UNLIMITED = 2**60
+
+
+class MachineMemory(Result):
+    """Bytes."""
+
+    available: int
+    """What a new process can take without anything being swapped out or killed."""
+    total: int
+    """Of the machine, or the limit of the container where that is less."""
+    limited: bool
+    """Whether a container's limit decides."""
+
+
+def memory(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> MachineMemory:
+    """This machine's memory, and the limits of every cgroup (v2 or v1) that this process is in.
+
+    Args:
+        cgroups: where the cgroup file systems are mounted.
+        own: names this process's cgroups.
+    """
+    import psutil
+
+    found = psutil.virtual_memory()
+    available, total, limited = int(found.available), int(found.total), False
+    for limit, used in _limits(cgroups, own):
+        if limit - used < available:
+            available, limited = max(0, limit - used), True
+        total = min(total, limit)
+    return MachineMemory(available=available, total=total, limited=limited)
+
+
+def _limits(cgroups: Path, own: Path) -> list[tuple[int, int]]:
+    """Limit and use of each cgroup with a limit, bytes; page cache that can be dropped is not in use."""
+    names = {"": "", "memory": ""}
+    for row in _read(own).splitlines():
+        _, controllers, path = [*row.split(":", 2), "", ""][:3]
+        if controllers == "" or "memory" in controllers.split(","):
+            names["memory" if controllers else ""] = path.strip("/")
+    rows = []
+    for mount, path in names.items():
+        version = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes") if mount else ("memory.max", "memory.current")
+        )
+        folder = cgroups / mount / path
+        # In a container the path may be the host's, which is not mounted: then the mount itself is the container's.
+        for place in [folder, *folder.parents]:
+            if not place.is_relative_to(cgroups / mount):
+                break
+            limit, used = (_number(place / name) for name in version)
+            if limit is not None and limit < _UNLIMITED:
+                rows.append((limit, max(0, (used or 0) - _droppable(place))))
+    return rows
+
+
+def _droppable(place: Path) -> int:
+    for row in _read(place / "memory.stat").splitlines():
+        name, _, value = row.partition(" ")
+        if name in ("inactive_file", "total_inactive_file") and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _number(file: Path) -> int | None:
+    text = _read(file).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""

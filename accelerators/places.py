@@ -1,0 +1,95 @@
+"""Where work could run: whole GPUs and MIG slices, as requests with the memory that they are sure to have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from goldpath.accelerators.catalogue import Gpu, Profile, find, gpus, profiles
+from goldpath.core.errors import SpecError
+from goldpath.core.spec import Result
+
+ANY = "any"
+
+
+class Place(Result):
+    """One GPU request and what it gives."""
+
+    request: str
+    """`whole:L4`, `whole:H100*2`, `mig:1g.10gb`."""
+    gpus: tuple[str, ...]
+    """The GPUs that can serve it."""
+    has: int
+    """Usable bytes of one device; of several GPUs that can serve it, those of the smallest."""
+    sms: int
+    count: int = 1
+    bf16: bool = True
+    cost: int = 0
+    """Bytes that it is counted with when places are compared; 0: those that it has."""
+
+    @property
+    def cost_order(self) -> tuple[int, int, str]:
+        """What "cheaper" means: less memory over all devices, then fewer SMs. No prices are known.
+
+        A slice that is all of a GPU is no cheaper than the GPU, and needs MIG switched on: it comes after it.
+        """
+        return (self.cost or self.has) * self.count, self.sms * self.count, self.request
+
+
+def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
+    """The requests that a choice of GPUs allows, the cheapest first.
+
+    A MIG slice has no way to its neighbours (no NCCL over NVLink or PCIe), so several devices are whole GPUs.
+
+    Args:
+        names: `any`, or names of the catalogue, in one string with commas or in several.
+        count: devices of one process group.
+
+    Raises:
+        SpecError: the catalogue has no such GPU.
+    """
+    chosen = _chosen(names)
+    rows = [
+        Place(
+            request=f"whole:{gpu.name}" + (f"*{count}" if count > 1 else ""),
+            gpus=(gpu.name,),
+            has=gpu.usable_bytes,
+            sms=gpu.sms,
+            count=count,
+            bf16=gpu.bf16,
+        )
+        for gpu in chosen
+    ]
+    if count == 1:
+        rows += _slices(chosen)
+    return sorted(rows, key=lambda place: place.cost_order)
+
+
+def _chosen(names: str | Iterable[str]) -> list[Gpu]:
+    words = names.split(",") if isinstance(names, str) else list(names)
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise SpecError("no GPU is given", "Give a name of the catalogue, or any.")
+    if any(word.lower() == ANY for word in words):
+        return list(gpus())
+    return list({gpu.name: gpu for gpu in map(find, words)}.values())
+
+
+def _slices(chosen: list[Gpu]) -> list[Place]:
+    """A profile of one name is one request, whichever GPU serves it: it has what the smallest of them gives."""
+    found: dict[str, list[tuple[Gpu, Profile]]] = {}
+    for gpu in chosen:
+        for profile in profiles(gpu):
+            if "+" not in profile.name:
+                found.setdefault(profile.name, []).append((gpu, profile))
+    return [_slice(name, rows) for name, rows in found.items()]
+
+
+def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
+    all_of_it = max(profile.memory_slices for profile in rows[0][0].mig) == rows[0][1].memory_slices
+    return Place(
+        request=f"mig:{name}",
+        gpus=tuple(gpu.name for gpu, _ in rows),
+        has=min(profile.usable_bytes for _, profile in rows),
+        sms=min(profile.sms for _, profile in rows),
+        cost=max(gpu.usable_bytes for gpu, _ in rows) + 1 if all_of_it else 0,
+    )

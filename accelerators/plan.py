@@ -1,0 +1,189 @@
+"""Does it fit, on what, and what would help? Estimates laid against the catalogue's GPUs and this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from goldpath.accelerators import alternatives, machine, serving_memory, training_memory
+from goldpath.accelerators.alternatives import Alternative
+from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.fitting import Row, gib, named, serving_row, training_row
+from goldpath.accelerators.places import ANY, places
+from goldpath.accelerators.serving_memory import ServingShape
+from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
+from goldpath.core.errors import MachineError, SpecError
+from goldpath.core.spec import Result
+
+MARGIN = 0.1
+"""Share of a device that stays free: estimates are off by some per cent, and drivers and data differ."""
+
+
+class Plan(Result):
+    """What `goldpath plan` says."""
+
+    kind: Literal["train", "serve"]
+    model: str
+    parameters: int
+    trainable_parameters: int
+    need: int
+    """Bytes on each device, for the precision that was asked for."""
+    components: dict[str, int]
+    peak: str
+    """Training: the moment at which it is needed."""
+    margin: float
+    rows: tuple[Row, ...]
+    cheapest: str
+    """The request of the cheapest place that fits; empty where none does."""
+    verdict: str
+    alternatives: tuple[Alternative, ...]
+    notes: tuple[str, ...]
+
+
+class Verdict(Result):
+    """Whether a training fits on this machine; bytes."""
+
+    fits: bool
+    need: int
+    has: int
+    limited: bool
+    """Whether a container's limit decides, not the machine's memory."""
+    why: str
+
+    def require(self) -> None:
+        """Refuse a training that cannot fit.
+
+        Raises:
+            MachineError: it does not fit.
+        """
+        if not self.fits:
+            raise MachineError(
+                self.why,
+                "Turn gradient_checkpointing on, lower batch_size or sequence_length, use method lora, "
+                "or give it more memory.",
+            )
+
+
+def train(
+    architecture: Architecture, shape: TrainingShape, names: str | Iterable[str] = ANY, margin: float = MARGIN
+) -> Plan:
+    """Lay a training against GPUs.
+
+    Raises:
+        SpecError: an unknown GPU, a margin that is none, a sequence longer than the model's positions.
+    """
+    _check(architecture, shape.sequence_length, margin)
+    rows = [training_row(architecture, shape, place, margin) for place in places(names, shape.gpus)]
+    needed = training_memory.estimate(architecture, shape)
+    cheapest = next((row.request for row in rows if row.fits), "")
+    helps = () if cheapest else alternatives.for_training(architecture, shape, names, margin)
+    return Plan(
+        kind="train",
+        model=architecture.name,
+        parameters=architecture.parameters,
+        trainable_parameters=needed.trainable_parameters,
+        need=needed.total,
+        components=needed.components,
+        peak=needed.peak,
+        margin=margin,
+        rows=tuple(rows),
+        cheapest=cheapest,
+        verdict=_verdict(rows, cheapest, needed.total, margin),
+        alternatives=helps,
+        notes=needed.assumed,
+    )
+
+
+def serve(
+    architecture: Architecture, shape: ServingShape, names: str | Iterable[str] = ANY, margin: float = 0.0
+) -> Plan:
+    """Lay serving with vLLM against GPUs; `shape.utilization` leaves its own share free, so there is no margin.
+
+    Raises:
+        SpecError: an unknown GPU, a context longer than the model's positions, heads that cannot be shared.
+    """
+    _check(architecture, 1, margin)
+    needed = serving_memory.estimate(architecture, shape)
+    rows = [serving_row(architecture, shape, place, margin) for place in places(names, shape.tensor_parallel)]
+    cheapest = next((row.request for row in rows if row.fits), "")
+    helps = () if cheapest else alternatives.for_serving(architecture, shape, names, margin)
+    return Plan(
+        kind="serve",
+        model=architecture.name,
+        parameters=architecture.parameters,
+        trainable_parameters=0,
+        need=needed.gpu_bytes,
+        components=needed.components,
+        peak="",
+        margin=margin,
+        rows=tuple(rows),
+        cheapest=cheapest,
+        verdict=_verdict(rows, cheapest, needed.gpu_bytes, margin),
+        alternatives=helps,
+        notes=needed.assumed,
+    )
+
+
+def choose(need: int, names: str | Iterable[str] = ANY, margin: float = MARGIN, count: int = 1) -> str:
+    """The request that `auto` stands for: the cheapest place with `need` bytes and the margin on each device.
+
+    Args:
+        need: bytes on one device.
+        names: `any`, or the GPUs that the cluster has.
+        margin: share of the device that stays free.
+        count: devices of one process group.
+
+    Raises:
+        SpecError: none has so much.
+    """
+    found = places(names, count)
+    for place in found:
+        if need <= place.has * (1 - margin):
+            return place.request
+    largest = max(found, key=lambda place: place.has)
+    raise SpecError(
+        f"it needs {gib(need)} and the largest choice, {largest.request}, has {gib(largest.has)}"
+        f" less a margin of {margin:.0%}",
+        "Ask `goldpath plan` what would help: method qlora, gradient checkpointing, more GPUs with fsdp.",
+    )
+
+
+def fits_here(
+    needed: TrainingMemory, margin: float = MARGIN, found: machine.MachineMemory | None = None
+) -> Verdict:
+    """Whether a training on the CPU fits in what this machine, or the container it is in, has free now.
+
+    Args:
+        needed: estimated with `device="cpu"`; of one process.
+        margin: share of the free memory that stays free.
+        found: the machine's memory; asked for here by default.
+    """
+    here = found or machine.memory()
+    fits = needed.total <= here.available * (1 - margin)
+    place = "its container allows" if here.limited else "this machine has free"
+    why = f"the training needs {gib(needed.total)} and {place} {gib(here.available)}"
+    why += f"; {named(needed.largest)}: {gib(needed.components[needed.largest])}"
+    return Verdict(fits=fits, need=needed.total, has=here.available, limited=here.limited, why=why)
+
+
+def _check(architecture: Architecture, tokens: int, margin: float) -> None:
+    if not 0 <= margin < 1:
+        raise SpecError(f"margin is {margin:g}", "Give a share from 0 to below 1, such as 0.1.")
+    if architecture.max_positions and tokens > architecture.max_positions:
+        raise SpecError(
+            f"sequence_length is {tokens} and {architecture.name} has {architecture.max_positions} positions",
+            f"Give a sequence_length of at most {architecture.max_positions}.",
+        )
+
+
+def _verdict(rows: list[Row], cheapest: str, need: int, margin: float) -> str:
+    if cheapest:
+        best = next(row for row in rows if row.request == cheapest)
+        return f"fits: the cheapest of {len(rows)} is {cheapest}, with {gib(best.headroom)} of {gib(best.has)} left"
+    largest = max(rows, key=lambda row: row.headroom)
+    lacking = largest.need - int(largest.has * (1 - margin))
+    kept = f" (a margin of {margin:.0%} kept)" if margin else ""
+    where = f"the largest, {largest.request}," if len(rows) > 1 else largest.request
+    if lacking <= 0:
+        return f"fits nowhere: {largest.request}: {largest.why}"
+    return f"fits nowhere: it needs {gib(need)} a device, and {where} lacks {gib(lacking)}{kept}"

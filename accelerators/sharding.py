@@ -1,0 +1,100 @@
+"""Weights, gradients and optimizer states of one GPU, whole or divided among several."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.linears import count_linears, linear_weights
+from goldpath.accelerators.training_shape import TrainingShape
+
+ZERO_BUCKET = 500_000_000
+"""Elements that DeepSpeed reduces at a time (`reduce_bucket_size`)."""
+_STAGE = {"none": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 3, "fsdp-grad-op": 2}
+
+
+class States(NamedTuple):
+    """Bytes on one GPU."""
+
+    weights: int
+    adapters: int
+    gradients: int
+    optimizer: int
+    gathered: int
+
+
+def zero_states(parameters: int, gpus: int, stage: int) -> int:
+    """Bytes of weights, gradients and optimizer states on each of N GPUs under ZeRO.
+
+    With Adam in mixed precision a parameter takes 2 (weight) + 2 (gradient) + 12 (fp32 copy and two moments): stage 1
+    divides the 12, stage 2 the gradient too, stage 3 all (arXiv 1910.02054, figure 1).
+    """
+    parts = (2, 2, 12)
+    whole = {0: 3, 1: 2, 2: 1, 3: 0}[stage]
+    return parameters * sum(parts[:whole]) + -(-parameters * sum(parts[whole:]) // gpus)
+
+
+def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> States:
+    """Weights, adapters, gradients and optimizer states of a run, on one GPU."""
+    base = base_bytes(architecture, shape)
+    if shape.sharding == "none":
+        return _whole(shape, trainable, base)
+    stage, n = _STAGE[shape.sharding], shape.gpus
+    deepspeed = shape.sharding.startswith("zero")
+    weights = -(-base // n) if stage == 3 else base
+    if shape.method == "full":
+        # The fp32 weights are the optimizer's; what is computed with is a bf16 copy.
+        held = 2 if deepspeed else 0
+        weights = -(-trainable * held // n) if stage == 3 else trainable * held
+        adapters, per_gradient, per_optimizer = 0, 2 if deepspeed else 4, 12
+    else:
+        adapters = trainable * shape.adapter_bytes
+        per_gradient, per_optimizer = shape.adapter_bytes, 2 * shape.adapter_bytes
+        if deepspeed:
+            adapters, per_gradient, per_optimizer = trainable * 2, 2, 12
+        adapters = -(-adapters // n) if stage == 3 else adapters
+    gradients = trainable * per_gradient if stage < 2 else -(-trainable * per_gradient // n)
+    optimizer = -(-trainable * per_optimizer // n)
+    return States(weights, adapters, gradients, optimizer, _gathered(architecture, shape, trainable))
+
+
+def base_bytes(architecture: Architecture, shape: TrainingShape) -> int:
+    """Bytes of the model's own weights, whole."""
+    if shape.method == "qlora":
+        quantised = linear_weights(architecture)
+        rest = architecture.parameters - quantised
+        return nf4_bytes(quantised, count_linears(architecture)) + 2 * rest
+    return architecture.parameters * (4 if shape.method == "full" else shape.stored_bytes)
+
+
+def nf4_bytes(weights: int, matrices: int) -> int:
+    """A base in 4-bit NormalFloat with double quantisation (arXiv 2305.14314, section 3).
+
+    Half a byte a weight; a constant of 8 bits for each block of 64; a second one of 32 bits for each 256 of those; and
+    for each matrix bitsandbytes' two tables of 16 and 256 fp32 values and an offset.
+    """
+    return weights // 2 + weights // 64 + 4 * (weights // (64 * 256)) + matrices * (4 * (16 + 256) + 4)
+
+
+def _whole(shape: TrainingShape, trainable: int, base: int) -> States:
+    size = 4 if shape.method == "full" else shape.adapter_bytes
+    adapters = 0 if shape.method == "full" else trainable * size
+    # Adam's states have the type of the weight. DistributedDataParallel copies gradients into buckets.
+    buckets = trainable * size if shape.gpus > 1 else 0
+    return States(base, adapters, trainable * size, 2 * trainable * size, buckets)
+
+
+def _gathered(architecture: Architecture, shape: TrainingShape, trainable: int) -> int:
+    """What is whole for a moment: two layers (the present one and the next, fetched early), buckets of gradients."""
+    per_weight = 0.5 if shape.method == "qlora" else 2
+    largest = max((layer.parameters for layer in architecture.layers), default=0)
+    outer = architecture.vocab_size * architecture.hidden_size
+    if shape.sharding == "fsdp-grad-op":
+        weights = architecture.parameters * per_weight if shape.method == "full" else 0
+        return int(weights) + 2 * largest * (2 if shape.method == "full" else 0)
+    gradients = 2 * min(trainable, ZERO_BUCKET)
+    if shape.sharding in ("zero1", "zero2"):
+        return gradients
+    piece = max(2 * largest, largest + outer)
+    whole_gradients = 2 * largest if shape.method == "full" else 0
+    return int(piece * per_weight) + (gradients if shape.sharding == "zero3" else whole_gradients)

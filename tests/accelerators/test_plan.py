@@ -1,0 +1,249 @@
+"""The plan: what fits where, the cheapest, what would help; `auto`; and this machine's memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from goldpath.accelerators import machine, models, plan
+from goldpath.accelerators.places import places
+from goldpath.accelerators.serving_memory import ServingShape
+from goldpath.accelerators.training_memory import estimate
+from goldpath.accelerators.training_shape import TrainingShape
+from goldpath.cli.main import cli
+from goldpath.core.errors import MachineError, SpecError
+
+GIB = 2**30
+LLAMA = models.load("Llama-3.1-8B")
+
+
+def shape(**given) -> TrainingShape:
+    return TrainingShape.parse({"sequence_length": 1024, "batch_size": 1, **given})
+
+
+def goldpath(*words: str):
+    return CliRunner().invoke(cli, ["plan", *words])
+
+
+def test_the_cheapest_is_the_smallest_that_fits():
+    made = plan.train(LLAMA, shape(gradient_checkpointing=True))
+    fitting = [row for row in made.rows if row.fits]
+    assert made.cheapest == fitting[0].request == "mig:1g.20gb"
+    assert fitting[0].has == min(row.has for row in fitting)
+    assert [row.request for row in made.rows].index("mig:7g.80gb") > [row.request for row in made.rows].index(
+        "whole:H100"
+    )
+    assert made.alternatives == ()
+    assert "mig:1g.20gb" in made.verdict
+    for row in made.rows:
+        assert row.headroom == row.has - row.need
+        if row.fits:
+            assert row.need <= row.has * 0.9
+
+
+def test_a_slice_counts_with_the_smallest_gpu_that_has_it():
+    """A100 40GB gives 9.62 GiB in a 1g.10gb, A100 80GB 9.5."""
+    alone = next(place for place in places("A100-40GB") if place.request == "mig:1g.10gb")
+    among = next(place for place in places("any") if place.request == "mig:1g.10gb")
+    assert among.has < alone.has
+    assert {"A100-40GB", "A100-80GB", "H100"} <= set(among.gpus)
+
+
+def test_several_devices_are_whole_gpus():
+    found = places("H100,L4", 2)
+    assert [place.request for place in found] == ["whole:L4*2", "whole:H100*2"]
+    made = plan.train(LLAMA, shape(method="full", gpus=8, sharding="fsdp"), "A100-80GB,H200")
+    assert made.cheapest == "whole:A100-80GB*8"
+
+
+def test_a_gpu_without_bf16_is_planned_for_in_fp32():
+    made = plan.train(models.load("Llama-3.2-1B"), shape(), "T4,L4")
+    rows = {row.request: row for row in made.rows}
+    assert rows["whole:T4"].need > rows["whole:L4"].need * 1.5
+    refused = plan.train(models.load("Llama-3.2-1B"), shape(method="qlora"), "T4")
+    assert not refused.rows[0].fits
+    assert "no bf16" in refused.rows[0].why
+    assert "no bf16" in refused.verdict
+
+
+def test_where_nothing_fits_it_says_by_how_much_and_what_would_help():
+    made = plan.train(models.load("Llama-3.1-70B"), shape(method="full"), "A100-80GB")
+    assert made.cheapest == ""
+    lacks = (made.need - max(row.has for row in made.rows) * 0.9) / GIB
+    assert f"{lacks:,.1f} GiB" in made.verdict
+    helped = {one.change: one for one in made.alternatives}
+    assert helped["method qlora"].need < helped["method lora"].need < made.need
+    together = made.alternatives[-1]
+    # What it promises is true.
+    again = plan.train(
+        models.load("Llama-3.1-70B"), shape(method="qlora", gradient_checkpointing=True), "A100-80GB"
+    )
+    assert (together.change, together.request) == ("gradient checkpointing and method qlora", again.cheapest)
+    assert together.need == again.need
+
+
+def test_more_gpus_are_among_what_helps():
+    made = plan.train(LLAMA, shape(method="full", gradient_checkpointing=True), "A100-80GB")
+    helped = {one.change: one.request for one in made.alternatives}
+    assert helped["2 GPUs with fsdp"] == "whole:A100-80GB*2"
+    assert "4 GPUs with fsdp" not in helped
+
+
+def test_serving_says_what_fits_beside_the_weights():
+    made = plan.serve(LLAMA, ServingShape(context=8192, concurrency=16), "L4,A100-80GB,H100")
+    rows = {row.request: row for row in made.rows}
+    assert not rows["whole:L4"].fits
+    assert made.cheapest == "mig:3g.40gb"
+    assert rows["whole:A100-80GB"].capacity.concurrent_sequences >= 16
+    assert rows["whole:A100-80GB"].capacity.kv_tokens > 400_000
+    for row in made.rows:
+        assert row.fits == (row.capacity.concurrent_sequences >= 16)
+
+
+def test_serving_where_nothing_fits_offers_smaller_weights_and_more_gpus():
+    made = plan.serve(models.load("Llama-3.1-70B"), ServingShape(), "A100-80GB")
+    helped = {one.change: one.request for one in made.alternatives}
+    assert helped["weights in int4"] == "whole:A100-80GB"
+    assert helped["tensor parallel over 4 GPUs"] == "whole:A100-80GB*4"
+    assert helped["the cache in fp8"] == ""
+
+
+def test_auto_is_the_cheapest_with_the_margin():
+    assert plan.choose(8 * GIB) == "mig:1g.10gb"
+    assert plan.choose(8 * GIB, margin=0.3) == "mig:2g.12gb"  # of an A30, 11.69 GiB
+    assert plan.choose(70 * GIB, "A100-80GB") == "whole:A100-80GB"  # not its slice of the same size
+    assert plan.choose(30 * GIB, "L4,A100-80GB") == "mig:3g.40gb"
+    assert plan.choose(30 * GIB, ["H100"], count=2) == "whole:H100*2"
+    with pytest.raises(SpecError, match=r"it needs 100.0 GiB and the largest choice, whole:L4, has 21.9 GiB"):
+        plan.choose(100 * GIB, "L4")
+
+
+@pytest.mark.parametrize("margin", [-0.1, 1.0])
+def test_a_margin_is_a_share(margin):
+    with pytest.raises(SpecError, match="margin is"):
+        plan.train(LLAMA, shape(), "L4", margin)
+
+
+def test_this_machine_takes_what_fits_and_refuses_what_cannot():
+    small = estimate(models.load("SmolLM2-135M"), shape(device="cpu", sequence_length=128))
+    room = machine.MachineMemory(available=8 * GIB, total=16 * GIB, limited=False)
+    assert plan.fits_here(small, found=room).fits
+    plan.fits_here(small, found=room).require()
+    large = estimate(LLAMA, shape(device="cpu", method="full"))
+    refused = plan.fits_here(large, found=room)
+    assert not refused.fits
+    with pytest.raises(MachineError, match=r"needs \d+\.\d GiB and this machine has free 8\.0 GiB"):
+        refused.require()
+    # The margin counts.
+    tight = machine.MachineMemory(available=int(small.total * 1.05), total=16 * GIB, limited=True)
+    assert not plan.fits_here(small, found=tight).fits
+    assert plan.fits_here(small, margin=0.04, found=tight).fits
+
+
+def test_a_containers_limit_counts(tmp_path: Path):
+    """cgroup v2: the nearest limit, the use of it less what can be dropped."""
+    own = tmp_path / "own"
+    own.write_text("0::/pods/mine\n")
+    place = tmp_path / "fs" / "pods" / "mine"
+    place.mkdir(parents=True)
+    (place / "memory.max").write_text("1000000000\n")
+    (place / "memory.current").write_text("600000000\n")
+    (place / "memory.stat").write_text("anon 1\ninactive_file 200000000\n")
+    (place.parent / "memory.max").write_text("max\n")
+    found = machine.memory(tmp_path / "fs", own)
+    assert (found.available, found.total, found.limited) == (600_000_000, 1_000_000_000, True)
+    (place / "memory.max").write_text("max\n")
+    free = machine.memory(tmp_path / "fs", own)
+    assert not free.limited
+    assert free.total == psutil.virtual_memory().total
+
+
+def test_the_older_kind_of_limit_counts_too(tmp_path: Path):
+    """cgroup v1, with the host's path in /proc/self/cgroup: the mount itself is the container's."""
+    own = tmp_path / "own"
+    own.write_text("5:cpu:/x\n4:memory:/docker/abc\n")
+    mount = tmp_path / "fs" / "memory"
+    mount.mkdir(parents=True)
+    (mount / "memory.limit_in_bytes").write_text("500000000\n")
+    (mount / "memory.usage_in_bytes").write_text("100000000\n")
+    found = machine.memory(tmp_path / "fs", own)
+    assert (found.available, found.limited) == (400_000_000, True)
+
+
+def test_json_holds_integers_and_the_request():
+    done = goldpath(
+        "train", "--model", "Llama-3.1-8B", "--gpu", "A100-80GB,L4", "--gradient-checkpointing", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["cheapest"] == "mig:1g.20gb"
+    assert found["need"] == sum(found["components"].values())
+    assert all(isinstance(size, int) for size in found["components"].values())
+    assert found["shape"]["gradient_checkpointing"] is True
+    served = json.loads(goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "L4", "--json").output)
+    assert served["components"]["kv_cache"] == 8192 * 57_344
+    assert served["rows"][0]["capacity"]["longest_context"] > 8192
+
+
+def test_the_table_is_never_cut_and_the_verdict_is_clear():
+    done = goldpath(
+        "train", "--model", "Llama-3.1-8B", "--gpu", "A100-80GB,L4,T4", "--gradient-checkpointing"
+    )
+    assert done.exit_code == 0
+    assert "…" not in done.output
+    assert "Fits: the cheapest of 9 is mig:1g.20gb" in done.output
+    served = goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "A100-80GB", "--concurrency", "8")
+    assert "…" not in served.output
+    assert "cheapest" in served.output
+    nowhere = goldpath("train", "--model", "Llama-3.1-70B", "--method", "full", "--gpu", "L4")
+    assert nowhere.exit_code == 0
+    assert "Fits nowhere: it needs" in nowhere.output
+    assert "What would help:" in nowhere.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "A100"],
+            "no GPU 'A100' in the catalogue. Near it: A100-40GB",
+        ),
+        (["train", "--model", "Llama-9"], "Llama-9"),
+        (["train", "--model", "Llama-3.1-8B", "--sequence-length", "200000"], "131072 positions"),
+        (["train", "--model", "Llama-3.1-8B", "--sharding", "zero3"], "zero3 over 1 GPU"),
+        (["train", "--model", "Llama-3.1-8B", "--batch-size", "0"], "batch_size is 0"),
+        (["train", "--model", "Llama-3.1-8B", "--margin", "2"], "margin is 2"),
+        (["serve", "--model", "Llama-3.1-8B", "--tp", "3"], "3"),
+        (["serve", "--model", "Llama-3.1-8B", "--context", "0"], "context is 0"),
+        (["train"], "--model"),
+    ],
+)
+def test_a_mistake_is_one_line_with_exit_code_two(words, says):
+    done = subprocess.run(
+        [sys.executable, "-m", "goldpath.cli.main", "plan", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert says in done.stderr
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['goldpath', 'plan', 'train', '--model', 'Llama-3.1-8B', '--json']\n"
+        "from goldpath.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'kfp', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

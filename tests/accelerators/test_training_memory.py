@@ -1,0 +1,229 @@
+"""Training memory against published figures, against PEFT, and against what autograd keeps of real models."""
+
+from __future__ import annotations
+
+import pytest
+
+from goldpath.accelerators import linears, models, sharding
+from goldpath.accelerators.architecture import Architecture, from_config
+from goldpath.accelerators.training_memory import estimate, trainable_parameters
+from goldpath.accelerators.training_shape import SHARDINGS, TrainingShape
+from goldpath.core.errors import SpecError
+from tests.accelerators.configs import CONFIGS
+
+GB = 10**9
+LLAMA_7B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
+
+
+def architecture(kind: str) -> Architecture:
+    return from_config({"model_type": kind, **CONFIGS[kind]}, kind)
+
+
+def shape(**given) -> TrainingShape:
+    return TrainingShape.parse(given)
+
+
+def test_full_fine_tuning_with_adam_takes_16_bytes_a_parameter():
+    """arXiv 1910.02054, section 3.1; LLaMA-7B has 6,738,415,616 parameters (arXiv 2302.13971)."""
+    llama = from_config(LLAMA_7B, "llama-7b")
+    assert llama.parameters == 6_738_415_616
+    found = estimate(
+        llama, shape(method="full", sequence_length=1, batch_size=1, gradient_checkpointing=True)
+    )
+    assert found.weights + found.gradients + found.optimizer == 16 * llama.parameters
+
+
+@pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])
+def test_zero_divides_as_its_paper_says(stage, gigabytes):
+    """Figure 1 of arXiv 1910.02054: 7.5 billion parameters on 64 GPUs."""
+    assert sharding.zero_states(7_500_000_000, 64, stage) / GB == pytest.approx(gigabytes, abs=0.05)
+
+
+def test_a_zero_run_has_the_states_that_the_paper_divides():
+    llama = from_config(LLAMA_7B, "llama-7b")
+    for stage in (1, 2, 3):
+        run = shape(method="full", gpus=8, sharding=f"zero{stage}")
+        found = sharding.states(llama, run, llama.parameters)
+        held = found.weights + found.gradients + found.optimizer
+        assert held == pytest.approx(sharding.zero_states(llama.parameters, 8, stage), rel=1e-6)
+
+
+def test_qlora_holds_half_a_byte_a_weight_and_its_constants():
+    """arXiv 2305.14314, section 3: double quantisation leaves 0.127 bits of constants a parameter."""
+    bits = sharding.nf4_bytes(2**30, 0) * 8 / 2**30
+    assert bits == pytest.approx(4.127, abs=0.0005)
+    llama = models.load("Llama-3.1-8B")
+    held = estimate(llama, shape(method="qlora"))
+    # Matrices of 6,979,321,856 weights in 4 bits; embeddings, output head and norms in 16.
+    assert linears.linear_weights(llama) == 6_979_321_856
+    assert held.weights == pytest.approx(6_979_321_856 * 4.127 / 8 + 2 * 1_050_939_392, rel=1e-4)
+
+
+def test_lora_on_llama_2_7b_has_the_parameters_that_peft_prints():
+    """`print_trainable_parameters` of rank 8 on every linear layer of LLaMA-7B: 19,988,480."""
+    assert linears.adapter_parameters(from_config(LLAMA_7B, "llama-7b"), 8) == 19_988_480
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_adapters_are_counted_as_peft_makes_them(kind):
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from goldpath.training import modeling
+    from goldpath.training.specs import TrainSpec
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **CONFIGS[kind]))
+        wrapped = get_peft_model(model, modeling.lora(TrainSpec(lora_rank=8)))
+    real = sum(weight.numel() for weight in wrapped.parameters() if weight.requires_grad)
+    assert trainable_parameters(architecture(kind), shape(lora_rank=8)) == real
+
+
+KEPT = [
+    # A GPU has autocast for LoRA too; what autograd keeps under it is the same on a CPU.
+    ("llama", "lora", "bf16", "cuda"),
+    ("qwen3", "lora", "bf16", "cuda"),
+    ("llama", "full", "fp32", True),
+    ("llama", "full", "fp32", False),
+    ("llama", "full", "bf16", True),
+    ("llama", "lora", "fp32", True),
+    ("llama", "lora", "bf16", True),
+    ("qwen2", "lora", "bf16", False),
+    ("qwen3", "full", "fp32", True),
+    ("qwen3", "lora", "bf16", True),
+    ("gemma3_text", "full", "fp32", True),
+    ("phi3", "full", "fp32", True),
+    ("gpt_neox", "full", "fp32", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "method", "precision", "packed"), KEPT)
+def test_what_autograd_keeps_of_a_layer_is_counted_to_the_byte(kind, method, precision, packed):
+    from goldpath.accelerators import activations
+
+    length, batch = 64, 2
+    device, packed = ("cuda", True) if packed == "cuda" else ("cpu", packed)
+    run = shape(
+        method=method,
+        precision=precision,
+        sequence_length=length,
+        batch_size=batch,
+        device=device,
+        packing=packed,
+    )
+    real = kept_by_a_layer(kind, run, packed)
+    if not packed:
+        run = run.model_copy(update={"batch_size": 1, "sequence_length": length, "packing": False})
+    model = architecture(kind)
+    counted = activations.saved(model, model.layers[1], run)
+    assert counted == pytest.approx(real, rel=0.01 if kind == "phi3" else 0.002)
+
+
+def kept_by_a_layer(kind: str, run: TrainingShape, packed: bool) -> int:
+    """Bytes of the tensors that autograd saves in the second layer of a real model, each storage once."""
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from goldpath.training import modeling
+    from goldpath.training.specs import TrainSpec
+
+    fp32 = run.method == "full" or run.precision == "fp32"
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(kind, **CONFIGS[kind]),
+        dtype=torch.float32 if fp32 else torch.bfloat16,
+        attn_implementation="sdpa",
+    ).train()
+    if run.method == "lora":
+        model = get_peft_model(model, modeling.lora(TrainSpec(lora_rank=run.lora_rank)))
+    weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
+        module.register_forward_hook(lambda *_: [inside.pop(), None][1])
+    kept: dict[int, tuple[torch.Tensor, bool]] = {}
+
+    def pack(tensor):
+        key = tensor.untyped_storage()._cdata
+        if key not in weights:
+            kept.setdefault(key, (tensor, bool(inside) and "layers.1" in inside[-1]))
+        return tensor
+
+    rows = run.batch_size if packed else 1
+    ids = torch.randint(3, 500, (rows, run.sequence_length))
+    places = torch.arange(run.sequence_length).repeat(rows, 1)
+    if packed:
+        places[:, run.sequence_length // 2 :] -= run.sequence_length // 2
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=run.autocast or run.device == "cuda"),
+    ):
+        model(input_ids=ids, position_ids=places, use_cache=False).logits.sum()
+    return sum(tensor.untyped_storage().nbytes() for tensor, mine in kept.values() if mine)
+
+
+def total(**given) -> int:
+    return estimate(
+        models.load("Llama-3.2-1B"), shape(**{"sequence_length": 2048, "batch_size": 2, **given})
+    ).total
+
+
+def test_what_saves_memory_saves_it():
+    assert total(method="full") > total(method="lora") > total(method="qlora")
+    assert total(gradient_checkpointing=True) < total() / 2
+    assert total(sequence_length=1024) < total(sequence_length=2048)
+    assert total(attention="flash") < total(attention="sdpa") < total(attention="eager")
+    assert total(packing=False, batch_size=1) < total(packing=True, batch_size=1)
+    assert total(answer_share=0.1, device="cpu") < total(device="cpu")
+    one = total(method="full", gradient_accumulation=1)
+    assert total(method="full", gradient_accumulation=4) >= one
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SHARDINGS if kind != "none"])
+def test_more_gpus_never_need_more_each(kind):
+    sizes = [total(method="full", sharding=kind, gpus=n) for n in (2, 4, 8, 64)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < sizes[0]
+
+
+def test_gpus_without_sharding_hold_everything_and_buckets_besides():
+    assert total(method="full", gpus=4) > total(method="full")
+
+
+def test_the_peak_moves_with_the_run():
+    tiny = {"sequence_length": 8, "batch_size": 1, "method": "full"}
+    small = estimate(models.load("Llama-3.2-1B"), shape(**tiny))
+    assert small.peak == "embedding gradient"  # tied: the output head's gradient waits for the embedding's
+    untied = estimate(models.load("Llama-3.1-8B"), shape(**tiny))
+    assert untied.peak in ("optimizer step", "backward pass")
+    assert estimate(models.load("Llama-3.2-1B"), shape(sequence_length=4096, device="cpu")).peak == "loss"
+
+
+def test_what_is_only_roughly_known_is_said():
+    assert estimate(architecture("llama"), shape()).assumed == ()
+    assert any("experts" in note for note in estimate(architecture("mixtral"), shape()).assumed)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sharding": "zero3"}, "sharding is zero3 over 1 GPU"),
+        ({"sharding": "fsdp", "gpus": 2, "device": "cpu"}, "needs GPUs"),
+        ({"method": "qlora", "precision": "fp32"}, "computes in bf16"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"answer_share": 0}, "answer_share is 0"),
+        ({"optimizer": "sgd"}, "optimizer is not a field"),
+    ],
+)
+def test_a_shape_that_makes_no_sense_is_refused(given, says):
+    with pytest.raises(SpecError, match=says):
+        shape(**given)
