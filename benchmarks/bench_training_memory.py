@@ -17,6 +17,7 @@ import argparse
 import gc
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -65,10 +66,10 @@ def train(case: Combination, folder: Path, steps: int = 2) -> None:
     count = steps * spec.batch_size * spec.gradient_accumulation
     job = Job(spec=spec, frame=folder, base=folder, out=folder / "out", save_model=False)
     job.out.mkdir(parents=True, exist_ok=True)
-    tokens = [spec.sequence_length * spec.batch_size] * steps
+    sequences = packing.Sequences(case.sequences(count), count, random.Random(0))
     collate = packing.collator(0)
-    recorder = loop.Recorder(job, tokens, [], collate)
-    trainer = loop._trainer(job, model, tokenizer(), case.sequences(count), collate, recorder)
+    recorder = loop.Recorder(job, sequences, [], collate)
+    trainer = loop._trainer(job, model, tokenizer(), sequences, collate, recorder)
     trainer.train()
 
 
