@@ -155,7 +155,8 @@ def _unrecorded(run: runs.Run, code: int) -> GoldpathError:
         f"run {run.name!r} was interrupted",
         f"Continue with `goldpath run --resume {run.name}`; log: {run.folder / 'logs' / 'run.log'}.",
     )
-    if code < 0 or code == STOPPED:
+    cancelled = (run.folder / runs.CANCELLED).exists()  # where we did it ourselves, the code may be lost
+    if cancelled or code < 0 or code == STOPPED:
         return interrupted
     failure = marks.first_failure(run.folder)
     error = failure.error if failure else None
