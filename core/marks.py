@@ -70,6 +70,12 @@ def clear(run_dir: Path) -> None:
         mark.unlink(missing_ok=True)
 
 
+def survivors(run_dir: Path) -> list[int]:
+    """The pids of steps that still work, or end: of an earlier try, where a new one begins."""
+    kept = [_read(mark) for mark in _marks(run_dir)]
+    return [each["pid"] for each in kept if "pid" in each and not _orphaned(each)]
+
+
 def lost(run_dir: Path) -> bool:
     """Whether a step of the run has failed or was killed, so that no other need begin."""
     return any(mark.name.startswith(_FAILED) or _orphaned(_read(mark)) for mark in _marks(run_dir))

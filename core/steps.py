@@ -22,7 +22,7 @@ from goldpath.core.errors import (
     from_os_error,
 )
 from goldpath.core.files import write_json
-from goldpath.core.process import die_with_process, kill_children, sigterm_raises
+from goldpath.core.process import die_with_process, is_same_process, kill_children, sigterm_raises
 from goldpath.core.progress import emit
 from goldpath.core.reuse import Reused
 from goldpath.core.spec import Result
@@ -102,6 +102,8 @@ def _join_run(name: str, run_dir: Path) -> None:
     """Die with the run, write to the step's own log, and do nothing where a step of the run has failed already."""
     worker, _, started = os.environ.get("GOLDPATH_WORKER", "").partition(":")
     if worker:
+        if not is_same_process(int(worker), float(started)):
+            sys.exit(EXIT_CODE)  # it was killed while we started; what stands here may be another's by now
         die_with_process(int(worker), float(started))  # kfp puts a shell between the worker and us
     if marks.lost(run_dir):
         sys.exit(EXIT_CODE)  # kfp.local goes on with independent steps; the run is lost already

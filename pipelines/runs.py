@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import re
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,8 @@ CANCELLED = "cancelled"
 """Name of the file that says that somebody wanted the run to end."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 _WAIT_S = 5.0
+_END_S = 25.0
+"""Seconds that a worker whose command was killed may take to end with its steps: `core.process` gives them 20."""
 
 
 class Run(BaseModel):
@@ -100,13 +103,27 @@ class Run(BaseModel):
             # Whoever only asks whether the run is busy holds it for a moment.
             held.acquire(timeout=0 if self.alive() else _WAIT_S)
         except Timeout:
-            raise InputError(
-                f"run {self.name!r} is running",
-                f"Wait for it, or stop it: `goldpath runs cancel {self.name}`.",
-            ) from None
+            raise self._running() from None
         except OSError as error:
             raise from_os_error(error, self.folder) from error
         self._held = held
+        if not self._worker_ended():
+            self.release()
+            raise self._running()
+
+    def _worker_ended(self) -> bool:
+        """Whether no worker runs, waiting for one to end whose command was killed: it knows, and is about to."""
+        until = time.monotonic() + _END_S
+        while self.alive():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _running(self) -> InputError:
+        return InputError(
+            f"run {self.name!r} is running", f"Wait for it, or stop it: `goldpath runs cancel {self.name}`."
+        )
 
     def release(self) -> None:
         """Undo `hold`."""
@@ -261,8 +278,6 @@ def remove(run: Run) -> None:
     Raises:
         InputError: it is running.
     """
-    if run.alive():
-        raise InputError(f"run {run.name!r} is running", f"Stop it first: `goldpath runs cancel {run.name}`.")
     run.hold()
     try:
         shutil.rmtree(run.folder)

@@ -16,7 +16,7 @@ from types import FrameType
 
 from goldpath.core import marks, settings
 from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, StepError, from_os_error
-from goldpath.core.process import die_with_parent, kill_children, started_at
+from goldpath.core.process import die_with_parent, kill_children, kill_tree, started_at
 from goldpath.core.progress import emit
 from goldpath.pipelines import runs
 
@@ -62,6 +62,10 @@ def main(name: str) -> int:
 
 def _begin(run: runs.Run) -> None:
     """Take the run over: its record, its journal and our environment."""
+    for pid in marks.survivors(
+        run.folder
+    ):  # the last worker was killed, and its steps are about to follow it
+        kill_tree(pid)  # else what they write on their way out would read as ours
     marks.clear(run.folder)
     (run.folder / runs.CANCELLED).unlink(missing_ok=True)
     run.status, run.started, run.ended, run.error = "running", runs.now(), "", None

@@ -14,6 +14,7 @@ from goldpath.pipelines import runs
 def first(how: str) -> str:
     """Ends well, fails, or takes long, with a grandchild."""
     import sys
+    import time
 
     from goldpath.core.errors import DataError
     from goldpath.core.process import run_child
@@ -28,12 +29,15 @@ def first(how: str) -> str:
             raise DataError("rows.jsonl line 3 has no answer", "Add one.")
         if how == "bug":
             raise ZeroDivisionError("by nought")
-        if how == "long":
-            run_child(
-                [sys.executable, "-c", "import time; print('sleeping'); time.sleep(600)"],
-                what="x",
-                on_line=print,
-            )
+        if how in ("long", "ends-slowly"):
+            try:
+                run_child(
+                    [sys.executable, "-c", "import time; print('sleeping'); time.sleep(600)"],
+                    what="x",
+                    on_line=print,
+                )
+            finally:
+                time.sleep(3 if how == "ends-slowly" else 0)
         running.summary = "counted"
     return how
 

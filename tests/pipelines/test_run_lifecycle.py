@@ -157,18 +157,37 @@ def test_resume_runs_the_same_yaml_again(home):
         launch.resume("small-1")
 
 
+def _start_elsewhere(run: runs.Run) -> subprocess.Popen[bytes]:
+    """Drive the run in a process of its own, until its first step sleeps."""
+    code = "from goldpath.pipelines import launch, runs; launch.execute(runs.load('small-1'), lambda event: None)"
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    log = run.folder / "logs" / "first.log"
+    _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
+    return driver
+
+
+@pytest.mark.parametrize("victim", ["worker", "launcher"])
+def test_a_run_resumed_at_once_waits_for_what_the_kill_has_left(home, victim):
+    run = make_run("ends-slowly")
+    driver = _start_elsewhere(run)
+    killed = runs.load("small-1")
+    os.kill(killed.pid if victim == "worker" else driver.pid, signal.SIGKILL)
+    driver.communicate(timeout=60)
+    left = _family("small-1")
+    assert left  # its step is still ending
+    run = runs.load("small-1")
+    run.parameters = {"how": "well"}
+    run.save()
+    seen = []
+    assert launch.execute(launch.resume("small-1"), seen.append).status == "succeeded"
+    assert not set(left) & set(_family("small-1"))
+    assert {event["step"] for event in _events(seen, "step-finished")} == {"first", "second"}
+
+
 @pytest.mark.parametrize("victim", ["worker", "step", "launcher"])
 def test_a_kill_leaves_no_process_and_can_be_resumed(home, victim):
     run = make_run("long")
-    code = (
-        "from goldpath.pipelines import launch, runs\n"
-        "launch.execute(runs.load('small-1'), lambda event: print(event['kind'], event['step'], flush=True))\n"
-    )
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    log = run.folder / "logs" / "first.log"
-    _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
+    driver = _start_elsewhere(run)
     assert runs.load("small-1").status == "running"
     with pytest.raises(InputError, match="is running"):
         launch.resume("small-1")
@@ -219,7 +238,7 @@ def test_cancel_from_elsewhere(home):
     thread = threading.Thread(target=drive, daemon=True)
     thread.start()
     _wait_for(lambda: log.exists() and "sleeping" in log.read_text())
-    with pytest.raises(InputError, match="Stop it first"):
+    with pytest.raises(InputError, match="is running"):
         runs.remove(runs.load(run.name))
     runs.cancel(runs.load(run.name))
     thread.join(30)
