@@ -78,7 +78,7 @@ def measure(model: Path, setting: str, load: int, spec: ProbeSpec) -> dict[str, 
     live = endpoints.deploy(ServeSpec(name="bench", model_uri=str(model), ready_seconds=600))
     try:
         with busy(load):
-            timings = {timing.name: timing for timing in probe(live, spec, None).timings}
+            timings = {timing.name: timing for timing in probe(live, spec, None, ["What is a Pod?"]).timings}
     finally:
         endpoints.stop("bench")
     seconds = {kind: timings[kind].ttft_seconds for kind in KINDS}

@@ -68,7 +68,7 @@ def print_summary(run: Run) -> None:
         rows["Model"] = f"{version['name']} version {version['version']}, {_standing(version, judged)}"
     if live:
         rows["Endpoint"] = live["url"]
-        rows["Ask it"] = curl_line(live["url"], live["model"], "What is a Pod?")
+        rows["Ask it"] = curl_line(live["url"], live["model"], run.result("probe").get("answers", []))
         rows["Talk to it"] = f"goldpath chat {live['name']}"
         rows["Stop it"] = f"goldpath endpoints stop {live['name']}"
     for label, value in rows.items():

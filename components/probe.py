@@ -20,7 +20,7 @@ def probe(
 
     Args:
         endpoint: Endpoint as JSON, from deploy.
-        frame: The training frame; its online store answers retrieval.
+        frame: The training frame: its test split gives the question, its online store answers retrieval.
         chart: TTFT as a picture.
         metrics: Figures.
         result: ProbeResult as JSON.
@@ -31,6 +31,7 @@ def probe(
     from goldpath.core.files import read_json
     from goldpath.core.steps import step
     from goldpath.feature_repo import store
+    from goldpath.feature_repo.frame import questions
     from goldpath.reporting.fragments import ttft_html
     from goldpath.serving.probe import probe as run_probe
     from goldpath.serving.results import Endpoint
@@ -43,7 +44,8 @@ def probe(
         def retrieve(query: str, k: int) -> list[str]:
             return [chunk.text for chunk in store.retrieve(query, k, online)]
 
-        seen = run_probe(live, ProbeSpec.parse({}, overrides.get("probe")), retrieve)
+        asked = questions(Path(frame.path) / "test.parquet", 1)
+        seen = run_probe(live, ProbeSpec.parse({}, overrides.get("probe")), retrieve, asked)
         metrics.log_metric("repeat_speedup", seen.repeat_speedup)
         metrics.log_metric("tokens_per_second", seen.tokens_per_second)
         Path(chart.path).write_text(ttft_html(seen), encoding="utf-8")

@@ -7,7 +7,7 @@ import json
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from goldpath.core.digest import digest_json
 from goldpath.core.errors import DataError
@@ -15,6 +15,9 @@ from goldpath.core.progress import Bar, progress
 from goldpath.feature_repo import offline
 from goldpath.feature_repo.repository import SERVICE, bounded_joins
 
+GROUP_ROWS = 2_000
+"""Rows of a Parquet row group. Training draws whole groups, so that the order of its chats depends on their size: it is
+the same whatever `chunk_rows`, and the frame's digest covers it."""
 COLUMNS = ("id", "question", "answer", "messages", "source")
 
 
@@ -43,23 +46,16 @@ def take(
         out: where the files go.
 
     Returns:
-        Rows by split, and the SHA-256 over the rows of each split in order.
+        Rows by split, and the SHA-256 over the rows of each split in order and the layout of the files.
 
     Raises:
         DataError: no training document was known at that moment.
     """
-    import pyarrow.parquet as pq
-
     rows = dict.fromkeys(offline.SPLITS, 0)
     digests = {split: hashlib.sha256() for split in rows}
     with ExitStack() as stack:
         stack.enter_context(bounded_joins(folder))
-        writers = {
-            split: stack.enter_context(
-                pq.ParquetWriter(out / f"{split}.parquet", schema(), compression="zstd")
-            )
-            for split in rows
-        }
+        files = {split: stack.enter_context(_SplitFile(out / f"{split}.parquet")) for split in rows}
         bar = stack.enter_context(
             progress("Taking the training frame", offline.count_ids(folder), "documents")
         )
@@ -67,7 +63,7 @@ def take(
             for row_split, table in _parts(_joined(store, ids, moment)):
                 for row in table.to_pylist():
                     digests[row_split].update(json.dumps(row, sort_keys=True).encode())
-                writers[row_split].write_table(table)
+                files[row_split].write(table)
                 rows[row_split] += table.num_rows
             _advance(bar, len(ids), rows)
     if not rows["train"]:
@@ -75,7 +71,61 @@ def take(
             f"no training document was known as of {moment.isoformat()} (rows by split: {rows})",
             "Choose a later as_of, or leave it out for the newest version of each document.",
         )
-    return rows, digest_json({split: digests[split].hexdigest() for split in rows})
+    layout = {"group_rows": GROUP_ROWS}
+    return rows, digest_json({split: digests[split].hexdigest() for split in rows} | layout)
+
+
+class _SplitFile:
+    """One split's Parquet file, in row groups of `GROUP_ROWS`."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema(), compression="zstd")
+        self._held = schema().empty_table()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._writer:
+            if kind is None and self._held.num_rows:
+                self._writer.write_table(self._held)
+
+    def write(self, table: Any) -> None:
+        """Append rows; those that fill no whole group wait for the next ones, or the end."""
+        import pyarrow as pa
+
+        held = pa.concat_tables([self._held, table]).combine_chunks()
+        while held.num_rows >= GROUP_ROWS:
+            self._writer.write_table(held.slice(0, GROUP_ROWS))
+            held = held.slice(GROUP_ROWS)
+        self._held = held
+
+
+def questions(file: Path, count: int, longest: int = 200) -> list[str]:
+    """The first questions of a split that are short enough to be typed by a person, else its shortest one.
+
+    Args:
+        file: a split's Parquet file.
+        count: at most this many.
+        longest: characters.
+
+    Returns:
+        None where the split has no rows.
+    """
+    import pyarrow.parquet as pq
+
+    found: list[str] = []
+    shortest = ""
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(512, columns=["question"]):
+            asked = [text for text in batch.column("question").to_pylist() if text]
+            shortest = min([*asked, *([shortest] if shortest else [])], key=len, default="")
+            found += [text for text in asked if len(text) <= longest]
+            if len(found) >= count:
+                return found[:count]
+    return found or ([shortest] if shortest else [])
 
 
 def _joined(store: Any, ids: list[str], moment: datetime) -> Any:

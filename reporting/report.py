@@ -27,7 +27,6 @@ SECTIONS = (
     ("lineage", "Lineage"),
     ("reproduce", "Reproduce"),
 )
-_QUESTION = "What is a Pod?"
 
 
 def build_report(steps: Mapping[str, Path], out: Path, *, run: Mapping[str, Any]) -> Path:
@@ -53,7 +52,7 @@ def report_html(run: RunRecord) -> str:
     line = timeline(run)
     endpoint, probe = run.get("deploy", Endpoint), run.get("probe", ProbeResult)
     judged, search = run.get("evaluate", EvalResult), run.get("tune", SearchResult)
-    asked = probe.answers[0].get("question", _QUESTION) if probe and probe.answers else _QUESTION
+    answers = probe.answers if probe else []
     return render(
         "report.html",
         run=run,
@@ -78,7 +77,7 @@ def report_html(run: RunRecord) -> str:
         cached=run.get("warm_cache", CachedModel),
         endpoint=endpoint,
         probe=probe,
-        curl=story.curl_line(endpoint.url, endpoint.model, asked) if endpoint else "",
+        curl=story.curl_line(endpoint.url, endpoint.model, answers) if endpoint else "",
         charts=_charts(run),
     )
 

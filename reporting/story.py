@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -229,9 +230,11 @@ def _search_told(search: SearchResult) -> str:
     return f"{told}; none gave a figure."
 
 
-def curl_line(url: str, model: str, question: str) -> str:
-    """A shell line that asks the endpoint at `url` (its base URL)."""
-    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+def curl_line(url: str, model: str, answers: Sequence[Mapping[str, str]] = ()) -> str:
+    """A shell line that asks the endpoint at `url` (its base URL) what the probe asked it first."""
+    question = answers[0].get("question") if answers else None
+    said = question or "What can you help me with?"
+    body = {"model": model, "messages": [{"role": "user", "content": said}]}
     return (
         f"curl {shlex.quote(url.rstrip('/') + '/chat/completions')} "
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"

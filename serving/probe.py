@@ -8,13 +8,13 @@ again with another question. Each is measured `repeats` times and the median quo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from goldpath.core.errors import StepError
+from goldpath.core.errors import InputError, StepError
 from goldpath.core.progress import Bar, progress
 from goldpath.serving import engines
 from goldpath.serving.client import connect
@@ -31,37 +31,44 @@ _ROOM = 64
 """Tokens for the chat template and the question."""
 
 
-def probe(endpoint: Endpoint, spec: ProbeSpec, retrieve: Retrieve | None) -> ProbeResult:
+def probe(
+    endpoint: Endpoint, spec: ProbeSpec, retrieve: Retrieve | None, questions: Sequence[str] = ()
+) -> ProbeResult:
     """Ask, stream and time an endpoint with the openai client.
 
     Args:
         endpoint: a live endpoint.
         spec: what to measure.
         retrieve: query and k to the texts of the k nearest documents; None: no prompts with retrieved context.
+        questions: what to ask where the spec names nothing.
 
     Raises:
+        InputError: there is no question.
         SpecError: the context is longer than the model takes.
         StepError: the endpoint does not answer, refuses, or gives no token.
     """
+    questions = spec.questions or questions
+    if not questions:
+        raise InputError("the probe has nothing to ask", 'Set overrides: {"probe": {"questions": ["..."]}}.')
     model = Path(endpoint.model_path)
     check_fits(model, spec.context_tokens, _ROOM)
     count = token_counter(model)
     chunks = {}
     if retrieve is not None and spec.retrieved_chunks:
-        chunks = {question: retrieve(question, spec.retrieved_chunks) for question in spec.questions}
-    requests = len(spec.questions) + len(chunks) + 1 + 2 * spec.repeats * (2 if chunks else 1)
+        chunks = {question: retrieve(question, spec.retrieved_chunks) for question in questions}
+    requests = len(questions) + len(chunks) + 1 + 2 * spec.repeats * (2 if chunks else 1)
     with connect(endpoint, spec.timeout_seconds) as client, progress("Probing", requests, "requests") as bar:
         caller = _Caller(client, endpoint, bar)
         answers = [
             {"question": question, "answer": caller.ask(question, spec.max_new_tokens)}
-            for question in spec.questions
+            for question in questions
         ]
-        streamed = caller.stream(spec.questions[0], spec.max_new_tokens)
+        streamed = caller.stream(questions[0], spec.max_new_tokens)
         contexts = [unseen_context(spec.context_tokens, count) for _ in range(spec.repeats)]
         timings = caller.pair("", contexts, _FIRST_QUESTION, _SECOND_QUESTION)
         examples = []
         if chunks:
-            question = spec.questions[0]
+            question = questions[0]
             # A number in front makes each of these prompts unseen, as the next user's other documents would.
             contexts = [
                 f"{unseen_context(48, count)}\n{_notes(chunks[question])}" for _ in range(spec.repeats)

@@ -52,8 +52,7 @@ class ProbeSpec(Spec):
     """Length of answers, and what the decoding speed is taken over."""
     retrieved_chunks: Annotated[int, Field(ge=0, le=50)] = 4
     """Documents put before a question; 0: no prompts with retrieved context."""
-    questions: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "What does the field `spec.replicas` of a Deployment mean?",
-    )
+    questions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """What to ask; none: what the caller of `probe` brings, a question of the test split in the pipeline."""
     timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
     """Of one request."""

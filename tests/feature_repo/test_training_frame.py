@@ -14,7 +14,7 @@ import pytest
 
 from goldpath.core.errors import DataError, MachineError, SpecError
 from goldpath.core.reuse import Reused
-from goldpath.feature_repo import repository, store
+from goldpath.feature_repo import frame, repository, store
 from goldpath.feature_repo.results import FeatureResult
 from goldpath.feature_repo.specs import FeatureSpec
 from tests.feature_repo.documents import MESSAGE, day, document, write
@@ -96,8 +96,38 @@ def test_frame_does_not_depend_on_chunks_or_file_order(home: Path, tmp_path: Pat
     assert not pieces.reused
     assert pieces.result.digest == whole.result.digest
     assert taken(pieces.path) == taken(whole.path)
+    for split in SPLITS:  # training reads whole row groups: their layout is part of its order
+        assert (pieces.path / f"{split}.parquet").read_bytes() == (
+            whole.path / f"{split}.parquet"
+        ).read_bytes()
     other = build(tmp_path, [*rows, document("one more", "q", "a")], digest="more")
     assert other.result.digest != whole.result.digest
+
+
+def test_row_groups_have_one_size_and_another_size_is_another_frame(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [document(f"d{number}", "q", "a", split="train") for number in range(250)]
+    usual = build(tmp_path, rows)
+    monkeypatch.setattr(frame, "GROUP_ROWS", 60)
+    small = build(tmp_path, rows, digest="small", chunk_rows=100)
+    with pq.ParquetFile(small.path / "train.parquet") as parquet:
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    assert sizes == [60, 60, 60, 60, 10]
+    assert taken(small.path) == taken(usual.path)
+    assert small.result.digest != usual.result.digest
+
+
+def test_questions_of_a_split_are_those_that_a_person_would_type(home: Path, tmp_path: Path) -> None:
+    rows = [document(f"long{number}", "why " * 100, "a") for number in range(3)]
+    file = build(tmp_path, [*rows, document("least", "why " * 60, "a")]).path / "train.parquet"
+    assert frame.questions(file, 2) == ["why " * 60]
+    rows += [document(f"brief{number}", f"why {number}?", "a") for number in range(3)]
+    file = build(tmp_path, rows, digest="both").path / "train.parquet"
+    asked = frame.questions(file, 2)
+    assert len(asked) == 2
+    assert set(asked) < {"why 0?", "why 1?", "why 2?"}
+    assert frame.questions(file.with_name("test.parquet"), 1) == []
 
 
 def test_files_are_ordered_by_hash_and_keep_every_character(home: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from goldpath.core.errors import SpecError, StepError
+from goldpath.core.errors import InputError, SpecError, StepError
 from goldpath.serving import endpoints
 from goldpath.serving.chat import stream_chat
 from goldpath.serving.contexts import check_fits, token_counter, unseen_context
@@ -30,7 +30,9 @@ def bot(fake: FakeEngine, tiny: Path) -> Endpoint:
 
 
 def small(**more: Any) -> ProbeSpec:
-    return ProbeSpec.parse({"context_tokens": 300, "repeats": 2, "max_new_tokens": 8, **more})
+    return ProbeSpec.parse(
+        {"context_tokens": 300, "repeats": 2, "max_new_tokens": 8, "questions": ["Why?"], **more}
+    )
 
 
 def timing(result: Any, name: str) -> Timing:
@@ -71,10 +73,19 @@ def test_a_probe_without_retrieval(bot: Endpoint, how: str) -> None:
     assert got.retrieval_examples == []
 
 
+def test_the_callers_questions_are_asked_where_the_spec_has_none(bot: Endpoint) -> None:
+    got = probe(bot, small(repeats=1, questions=()), None, ["theirs?"])
+    assert [row["question"] for row in got.answers] == ["theirs?"]
+    got = probe(bot, small(repeats=1, questions=("ours?",)), None, ["theirs?"])
+    assert [row["question"] for row in got.answers] == ["ours?"]
+    with pytest.raises(InputError, match="nothing to ask"):
+        probe(bot, small(questions=()), None)
+
+
 def test_a_context_that_does_not_fit_is_refused_before_the_first_request(bot: Endpoint) -> None:
     endpoints.stop("bot")
     with pytest.raises(SpecError, match=r"context_tokens is 2000: .* the 512 tokens .* at most 448"):
-        probe(bot, ProbeSpec(max_new_tokens=8), None)
+        probe(bot, ProbeSpec(max_new_tokens=8), None, ["Why?"])
 
 
 def test_a_context_must_fit_a_nested_configuration(tmp_path: Path) -> None:
