@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from goldpath.core.errors import InputError
+from goldpath.reporting.numbers import duration
 from tests.models import make_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("golden-path"), pytest.mark.timeout(600)]
@@ -181,6 +182,7 @@ def test_the_report_tells_the_figures_of_this_run(place, first):
     assert "kubectl" in page  # a sample of the data
     scores = {score["name"]: score for score in steps_of(place, first["run"])["evaluate"]["result"]["scores"]}
     assert f"{scores['tuned']['loss']:.3f}" in page
+    assert f"11 steps in {duration(first['seconds'])}." in page  # as the terminal says it
     assert goldpath(place / "home", "report", first["run"]).stdout.strip() == first["report"]
 
 
@@ -207,7 +209,7 @@ def test_a_model_below_the_gate_is_rejected_and_not_deployed(place, first, rejec
     assert rejected["evaluation"]["passed"] is False
     assert "endpoint" not in rejected
     (headline,) = re.findall(r"<h1>(.*?)</h1>", Path(rejected["report"]).read_text(encoding="utf-8"))
-    assert headline == "Version 1 was rejected by the gate"
+    assert headline == "The gate rejected this run’s model"
     assert rejected["model"]["champion"] == "1", "the same model stays champion"
 
 
