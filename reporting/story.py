@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from goldpath.registry.results import RegisteredVersion
+from goldpath.reporting.charts import objective_name
 from goldpath.reporting.comparison import check_rows
 from goldpath.reporting.loading import SERVING, TITLES, RunRecord
 from goldpath.reporting.numbers import count, decimal, duration, known, latency, percent, plural, times
@@ -302,7 +303,9 @@ def _search_told(search: SearchResult) -> str:
     algorithm = {"tpe": "TPE", "cmaes": "CMA-ES"}.get(search.algorithm, search.algorithm)
     told = f"{plural(len(search.trials), 'trial')} by {algorithm}"
     if search.best and known(search.best.objective):
-        return f"{told}; #{search.best.number} was best with {decimal(search.best.objective)}."
+        named = objective_name(search.objective)
+        named = named[:1].lower() + named[1:]
+        return f"{told}; #{search.best.number} was best: {named} {decimal(search.best.objective)}."
     return f"{told}; none gave a figure."
 
 

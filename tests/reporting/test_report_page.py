@@ -90,7 +90,7 @@ def test_a_good_run_is_told_from_data_to_endpoint(good: Path) -> None:
         "Near duplicate",
         "9 redacted",
         "2.6e-3",
-        "#1 was best with 2.176",
+        "#1 was best: validation loss 2.176",
         "−41.2%",
         "+19.4 pp",
         "fell by 41.2%, from 3.142 to 1.848 nats a token; it must fall by 10.0% or more.",
