@@ -37,7 +37,7 @@ def command(
 
     `goldpath pipelines show finetune` lists the form.
     """
-    from goldpath.cli.summary import as_dict, print_summary
+    from goldpath.cli.summary import as_dict, print_summary, resume_line
     from goldpath.pipelines import launch
     from goldpath.reporting.live import watching
 
@@ -63,12 +63,29 @@ def command(
         ) from None
     except GoldpathError as error:
         if as_json:
-            click.echo(json.dumps({"run": run.name, "status": "failed", "error": error.to_dict()}, indent=2))
-        raise
+            status = "cancelled" if isinstance(error, Interrupted) else "failed"
+            told = {
+                "run": run.name,
+                "status": status,
+                "error": error.to_dict(),
+                "resume": resume_line(run.name),
+            }
+            click.echo(json.dumps(told, indent=2))
+        raise resumable(error, run.name) from None
     if as_json:
         click.echo(json.dumps(as_dict(done), indent=2))
     else:
         print_summary(done)
+
+
+def resumable(error: GoldpathError, name: str) -> GoldpathError:
+    """The error of a run, its remedy naming the command that goes on with it."""
+    line = f"`{resume_line(name)}`"
+    remedy = error.remedy.replace("`goldpath run --resume`", line)
+    if line not in f"{error.message} {remedy}":
+        remedy = f"{remedy.rstrip('.')}. " if remedy else ""
+        remedy += f"To go on with the run as it is: {line}."
+    return type(error)(error.message, remedy)
 
 
 def parse(params: tuple[str, ...]) -> dict[str, Any]:

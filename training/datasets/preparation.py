@@ -196,22 +196,23 @@ def _row(chat: Chat, key: bytes) -> dict[str, Any]:
 
 def _write(scratch: Path, splitter: Splitter, writer: Writer, tally: _Tally) -> None:
     """Second and third pass: learn what the test split says, then write all rows but those that say it too."""
-    overlap = Overlap(scratch / "runs.db")
-    with closing(overlap), progress("Writing rows", 2 * tally.staged, "rows") as bar:
-        for row, core in _staged(scratch):
-            bar.advance(1)
-            if splitter.of(row["group"]) == "test":
-                overlap.add(core or row["answer"])
-        for row, core in _staged(scratch):
-            bar.advance(1)
-            split = splitter.of(row["group"])
-            if split != "test" and overlap.contaminated(core or row["answer"]):
-                tally.dropped["contaminated"] += 1
-                continue
-            row["split"] = split
-            row["event_timestamp"] = datetime.fromisoformat(row["event_timestamp"])
-            writer.write(row, sum(len(words(message["content"])) for message in row["messages"]))
-            splitter.wrote(row["group"])
+    with closing(Overlap(scratch / "runs.db")) as overlap:
+        with progress("Learning the test split", tally.staged, "rows") as bar:
+            for row, core in _staged(scratch):
+                bar.advance(1)
+                if splitter.of(row["group"]) == "test":
+                    overlap.add(core or row["answer"])
+        with progress("Writing rows", tally.staged, "rows") as bar:
+            for row, core in _staged(scratch):
+                bar.advance(1)
+                split = splitter.of(row["group"])
+                if split != "test" and overlap.contaminated(core or row["answer"]):
+                    tally.dropped["contaminated"] += 1
+                    continue
+                row["split"] = split
+                row["event_timestamp"] = datetime.fromisoformat(row["event_timestamp"])
+                writer.write(row, sum(len(words(message["content"])) for message in row["messages"]))
+                splitter.wrote(row["group"])
 
 
 def _staged(scratch: Path) -> Iterator[tuple[dict[str, Any], str]]:
