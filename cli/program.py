@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -15,7 +14,7 @@ def program() -> str:
     found = shutil.which("goldpath")
     if not own.exists():
         return "goldpath" if found else f"{shlex.quote(sys.executable)} -m goldpath.cli.main"
-    if found and os.path.samefile(found, own):
+    if found and own.samefile(found):
         return "goldpath"
     here = Path.cwd()
     return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))

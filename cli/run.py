@@ -37,7 +37,7 @@ def command(
 
     `goldpath pipelines show finetune` lists the form.
     """
-    from goldpath.cli.summary import as_dict, print_summary, resume_line
+    from goldpath.cli.summary import as_dict, print_summary, resumable, resume_line
     from goldpath.pipelines import launch
     from goldpath.reporting.live import watching
 
@@ -76,16 +76,6 @@ def command(
         click.echo(json.dumps(as_dict(done), indent=2))
     else:
         print_summary(done)
-
-
-def resumable(error: GoldpathError, name: str) -> GoldpathError:
-    """The error of a run, its remedy naming the command that goes on with it."""
-    line = f"`{resume_line(name)}`"
-    remedy = error.remedy.replace("`goldpath run --resume`", line)
-    if line not in f"{error.message} {remedy}":
-        remedy = f"{remedy.rstrip('.')}. " if remedy else ""
-        remedy += f"To go on with the run as it is: {line}."
-    return type(error)(error.message, remedy)
 
 
 def parse(params: tuple[str, ...]) -> dict[str, Any]:

@@ -89,10 +89,11 @@ def logs(run: str, step: str | None, follow: bool) -> None:
 @click.argument("run")
 def cancel(run: str) -> None:
     """Stop a run with all its processes; `goldpath run --resume` goes on with it later."""
+    from goldpath.cli.program import as_typed
     from goldpath.pipelines import runs
 
     runs.cancel(runs.load(run))
-    click.echo(f"{run}: cancelled. Continue with `goldpath run --resume {run}`.")
+    click.echo(as_typed(f"{run}: cancelled. Continue with `goldpath run --resume {run}`."))
 
 
 @command.command()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from goldpath.cli import summary
+from goldpath.cli.program import as_typed
 from goldpath.core import marks
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json
@@ -88,7 +89,7 @@ def _outcome(run: Run) -> dict[str, str]:
     if run.report.exists():
         told["report"] = str(run.report)
     if run.error:
-        told["error"] = GoldpathError.from_dict(run.error).line()
+        told["error"] = as_typed(GoldpathError.from_dict(run.error).line())
     if run.status in summary.RESUMABLE:
-        told["go on"] = summary.resume_line(run.name)
+        told["go on"] = as_typed(f"`{summary.resume_line(run.name)}`").strip("`")
     return told

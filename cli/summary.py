@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from goldpath.core.errors import GoldpathError
 from goldpath.pipelines.runs import Run
 
 RESUMABLE = ("failed", "cancelled", "interrupted")
@@ -48,6 +49,16 @@ def as_dict(run: Run) -> dict[str, Any]:
 def resume_line(name: str) -> str:
     """The command that goes on with a run."""
     return f"goldpath run --resume {name}"
+
+
+def resumable(error: GoldpathError, name: str) -> GoldpathError:
+    """The error of a run, its remedy naming the command that goes on with it."""
+    line = f"`{resume_line(name)}`"
+    remedy = error.remedy.replace("`goldpath run --resume`", line)
+    if line not in f"{error.message} {remedy}":
+        remedy = f"{remedy.rstrip('.')}. " if remedy else ""
+        remedy += f"To go on with the run as it is: {line}."
+    return type(error)(error.message, remedy)
 
 
 def loss_line(judged: dict[str, Any]) -> str:

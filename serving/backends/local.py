@@ -33,7 +33,7 @@ from goldpath.core.errors import InputError, MachineError, StepError, did_you_me
 from goldpath.core.files import read_json, write_json, write_text
 from goldpath.core.locks import locked
 from goldpath.core.modelfiles import check_model_folder
-from goldpath.core.ports import bind
+from goldpath.core.ports import holder, is_free
 from goldpath.core.process import is_same_process, kill_tree, start_detached, started_at
 from goldpath.core.progress import progress
 from goldpath.core.settings import state
@@ -339,12 +339,12 @@ def _port(root: Path, spec: ServeSpec, live: dict[str, Any] | None) -> int:
     if wanted and wanted == held:
         return wanted
     if wanted:
-        if not _is_free(wanted):
+        if not is_free(wanted):
             raise _taken(root, wanted)
         return wanted
     with suppress(OSError, ValueError):
         last = int((root / spec.name / "port").read_text())
-        return last if _is_free(last) else 0
+        return last if is_free(last) else 0
     return 0
 
 
@@ -358,27 +358,7 @@ def _taken(root: Path, port: int) -> MachineError:
                 f"port {port} is taken by the endpoint {folder.name!r}",
                 f"{other}, or stop that one: `goldpath endpoints stop {folder.name}`.",
             )
-    return MachineError(f"port {port} is taken{_holder(port)}", f"{other}, or stop that process.")
-
-
-def _is_free(port: int) -> bool:
-    try:
-        with bind(port) as sock:
-            sock.listen()
-            return True
-    except OSError:
-        return False
-
-
-def _holder(port: int) -> str:
-    """` by nginx (pid 123)`, where the system tells."""
-    import psutil
-
-    with suppress(psutil.Error):
-        for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
-                return f" by {psutil.Process(one.pid).name()} (pid {one.pid})"
-    return ""
+    return MachineError(f"port {port} is taken{holder(port)}", f"{other}, or stop that process.")
 
 
 def _own_lock(root: Path, name: str) -> Path:

@@ -227,7 +227,7 @@ def test_a_port_lost_to_another_after_the_check(
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        monkeypatch.setattr(local, "_is_free", lambda _: True)
+        monkeypatch.setattr(local, "is_free", lambda _: True)
         with pytest.raises(StepError, match="cannot take the port: Address already in use"):
             endpoints.deploy(spec(tiny, port=other.getsockname()[1]))
 
