@@ -89,7 +89,8 @@ def _outcome(run: Run) -> dict[str, str]:
     if run.report.exists():
         told["report"] = str(run.report)
     if run.error:
-        told["error"] = as_typed(GoldpathError.from_dict(run.error).line())
+        line = GoldpathError.from_dict(run.error).line()
+        told["error"] = as_typed(summary.with_name(line, run.name))
     if run.status in summary.RESUMABLE:
         told["go on"] = as_typed(f"`{summary.resume_line(run.name)}`").strip("`")
     return told

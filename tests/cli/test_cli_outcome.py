@@ -66,6 +66,18 @@ def test_a_failed_run_says_which_step_and_how_to_go_on(home):
     assert (told["failed_step"], told["resume"]) == ("first", "goldpath run --resume small-1")
 
 
+def test_a_run_is_shown_with_its_name_in_the_remedy(home):
+    run = make_run("well")
+    run.status = "failed"
+    run.error = {
+        **StepError("first was killed", "Go on with `goldpath run --resume`.").to_dict(),
+        "step": "first",
+    }
+    run.save()
+    out = goldpath("runs", "show", run.name).stdout
+    assert out.count("goldpath run --resume small-1") == 2  # in the remedy, and as the line to type
+
+
 def test_a_general_remedy_is_told_with_the_runs_name():
     killed = StepError("tune was killed", "Free memory, then go on with `goldpath run --resume`.")
     assert summary.resumable(killed, "x").remedy == "Free memory, then go on with `goldpath run --resume x`."
