@@ -45,6 +45,8 @@ def test_deploy_adopt_and_stop(fake: FakeEngine, tiny: Path, tmp_path: Path, hom
     again = endpoints.deploy(spec(tiny, ready_seconds=10))
     assert (again.adopted, again.ready_seconds, again.pid, again.url) == (True, 0, first.pid, first.url)
     assert endpoints.list_endpoints() == [first] == [endpoints.get("bot")]
+    versioned = endpoints.deploy(spec(tiny, model_version="2"))  # the same model, registered since
+    assert (versioned.adopted, versioned.pid, endpoints.get("bot").model_version) == (True, first.pid, "2")
     endpoints.stop("bot")
     assert engines_running(tmp_path) == []
     assert (endpoints.list_endpoints(), endpoints.healthy(first), generations(home)) == ([], False, [])
