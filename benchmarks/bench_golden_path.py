@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,25 +32,28 @@ BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTAL
 
 
 class Peak(threading.Thread):
-    """Watches the resident memory of a process with all its descendants; shared pages count once a process."""
+    """Watches the resident memory of a process and of all that work in `home`, the endpoint's engine too, which is
+    nobody's child; shared pages count once a process."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, home: Path) -> None:
         super().__init__(daemon=True)
-        self.root, self.bytes = psutil.Process(pid), 0
+        self.root, self.home, self.bytes = psutil.Process(pid), home, 0
 
     def run(self) -> None:
         """Look twice a second until it ends."""
         while self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE:
-            self.bytes = max(self.bytes, sum(map(resident, tree(self.root))))
+            self.bytes = max(self.bytes, sum(map(resident, at_work(self.home))))
             time.sleep(0.5)
 
 
-def tree(root: psutil.Process) -> list[psutil.Process]:
-    """A process and its descendants."""
-    try:
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
+def at_work(home: Path) -> list[psutil.Process]:
+    """Every process whose GOLDPATH_HOME is `home`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("GOLDPATH_HOME") == str(home):
+                found.append(process)
+    return found
 
 
 def resident(process: psutil.Process) -> int:
@@ -73,7 +77,7 @@ def run(home: Path, *words: str) -> dict[str, Any]:
     """Run to the end: wall seconds, peak memory, and what `--json` tells."""
     began = time.monotonic()
     process = start(home, *words, "--json")
-    peak = Peak(process.pid)
+    peak = Peak(process.pid, home)
     peak.start()
     told, _ = process.communicate()
     seconds = time.monotonic() - began
@@ -91,8 +95,9 @@ def results(home: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def killed(first: Path, home: Path) -> str:
-    """Start the same run where only its fine-tuning is still to be done, and SIGKILL all of it half-way."""
-    shutil.copytree(first / "store", home / "store", ignore=shutil.ignore_patterns("fine-tune", "*.lock"))
+    """Start the same run where all from its fine-tuning on is still to be done, and SIGKILL all of it half-way."""
+    later = shutil.ignore_patterns("fine-tune", "evaluation", "score", "*.lock")
+    shutil.copytree(first / "store", home / "store", ignore=later)
     process = start(home, "run", "finetune", "-n", "killed")
     events = home / "runs" / "killed" / "events.jsonl"
     while process.poll() is None:
@@ -100,8 +105,9 @@ def killed(first: Path, home: Path) -> str:
         rows = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
         at = [row["done"] for row in rows if row["kind"] == "progress" and row["label"] == "Fine-tuning"]
         if at and at[-1] >= 15:
-            for one in reversed(tree(psutil.Process(process.pid))):
-                one.send_signal(signal.SIGKILL)
+            for one in at_work(home):
+                with suppress(psutil.NoSuchProcess):
+                    one.send_signal(signal.SIGKILL)
             process.wait()
             return f"step {at[-1]:.0f}"
         time.sleep(0.2)

@@ -20,6 +20,8 @@ def command(endpoint: str | None, message: str | None, max_tokens: int) -> None:
     from goldpath.serving import endpoints
     from goldpath.serving.chat import stream_chat
 
+    if message is not None and not message.strip():
+        raise InputError("the message is empty", 'Say something: `goldpath chat -m "What is a Pod?"`.')
     if endpoint:
         live = endpoints.get(endpoint)
     else:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from goldpath.serving.results import Endpoint
 
 
 @click.group("endpoints")
@@ -16,9 +20,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """All endpoints on this machine and whether they answer."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from goldpath.cli.table import print_table
     from goldpath.serving import endpoints
 
     found = [(endpoint, endpoints.healthy(endpoint)) for endpoint in endpoints.list_endpoints()]
@@ -28,14 +30,14 @@ def list_(as_json: bool) -> None:
     if not found:
         click.echo("No endpoints. `goldpath run finetune` deploys one.")
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("NAME", "URL", "ENGINE", "MODEL", "HEALTHY"):
-        table.add_column(column)
-    for endpoint, up in found:
-        table.add_row(
-            endpoint.name, endpoint.url, endpoint.engine, endpoint.model_digest[:12], "yes" if up else "no"
-        )
-    Console(highlight=False, soft_wrap=True).print(table)
+    rows = [(one.name, _model(one), one.url, "yes" if up else "no") for one, up in found]
+    print_table(("NAME", "MODEL", "URL", "HEALTHY"), rows)
+
+
+def _model(endpoint: Endpoint) -> str:
+    """The model and its version; its digest where it was never registered."""
+    version = f"v{endpoint.model_version}" if endpoint.model_version else endpoint.model_digest[:12]
+    return f"{endpoint.model} {version}"
 
 
 @command.command()

@@ -79,17 +79,20 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: a GoldpathError becomes one line and exit code 2."""
+    from goldpath.cli.program import as_typed
     from goldpath.core.errors import EXIT_CODE, GoldpathError, from_os_error
 
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # `goldpath`, `goldpath runs`: what is there?
+        click.echo(error.format_message())
     except click.UsageError as error:
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(EXIT_CODE)
     except GoldpathError as error:
-        click.echo(f"error: {error.line()}", err=True)
+        click.echo(f"error: {as_typed(error.line())}", err=True)
         sys.exit(EXIT_CODE)
     except (KeyboardInterrupt, click.Abort):
         click.echo("error: interrupted.", err=True)
@@ -98,7 +101,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        click.echo(f"error: {from_os_error(error).line()}", err=True)
+        click.echo(f"error: {as_typed(from_os_error(error).line())}", err=True)
         sys.exit(EXIT_CODE)
 
 

@@ -37,7 +37,7 @@ def command(
 
     `goldpath pipelines show finetune` lists the form.
     """
-    from goldpath.cli.summary import as_dict, print_summary
+    from goldpath.cli.summary import as_dict, print_summary, resumable, resume_line
     from goldpath.pipelines import launch
     from goldpath.reporting.live import watching
 
@@ -63,8 +63,15 @@ def command(
         ) from None
     except GoldpathError as error:
         if as_json:
-            click.echo(json.dumps({"run": run.name, "status": "failed", "error": error.to_dict()}, indent=2))
-        raise
+            status = "cancelled" if isinstance(error, Interrupted) else "failed"
+            told = {
+                "run": run.name,
+                "status": status,
+                "error": error.to_dict(),
+                "resume": resume_line(run.name),
+            }
+            click.echo(json.dumps(told, indent=2))
+        raise resumable(error, run.name) from None
     if as_json:
         click.echo(json.dumps(as_dict(done), indent=2))
     else:

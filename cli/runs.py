@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from goldpath.core.errors import InputError
+
+if TYPE_CHECKING:
+    from goldpath.pipelines.runs import Run
 
 
 @click.group("runs")
@@ -18,10 +22,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
     """All runs on this machine, oldest first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from goldpath.cli.summary import as_dict, seconds
+    from goldpath.cli.summary import as_dict
+    from goldpath.cli.table import print_table
     from goldpath.core import settings
     from goldpath.pipelines import runs
 
@@ -32,45 +34,36 @@ def list_(as_json: bool) -> None:
     if not found:
         click.echo(f"No runs under {settings.home()}. Start one with `goldpath run finetune`.")
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("RUN", "STATUS", "STARTED", "TIME", "MODEL", "LOSS DROP"):
-        table.add_column(column)
-    for run in found:
-        version, judged = run.result("register_model"), run.result("evaluate")
-        table.add_row(
-            run.name,
-            run.status,
-            run.started.replace("+00:00", "Z"),
-            f"{seconds(run):.0f} s" if run.ended else "",
-            f"{version['name']} v{version['version']}" if version else "",
-            f"{judged['loss_drop']:.1%}" if judged else "",
-        )
-    Console(highlight=False).print(table)
+    print_table(("RUN", "STATUS", "STARTED (UTC)", "TIME", "MODEL", "LOSS"), [_row(run) for run in found])
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    from goldpath.cli.summary import seconds
+
+    version, judged = run.result("register_model"), run.result("evaluate")
+    return (
+        run.name,
+        run.status,
+        run.started[:16].replace("T", " "),
+        f"{seconds(run):.0f} s" if run.ended else "",
+        f"{version['name']} v{version['version']}" if version else "",
+        f"{-judged['loss_drop']:+.1%}" if judged else "",
+    )
 
 
 @command.command()
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(run: str, as_json: bool) -> None:
-    """One run: its parameters, steps and outcome."""
-    from goldpath.cli.summary import as_dict
-    from goldpath.core.files import read_json
+    """One run: its parameters, steps and outcome, and how to go on with it."""
+    from goldpath.cli.show import as_dict, print_run
     from goldpath.pipelines import runs
 
     found = runs.load(run)
-    steps = sorted((read_json(file) for file in found.results().values()), key=lambda step: step["started"])
     if as_json:
-        brief = [{key: step[key] for key in ("step", "started", "seconds", "reused")} for step in steps]
-        click.echo(json.dumps({**as_dict(found), "parameters": found.parameters, "steps": brief}, indent=2))
-        return
-    click.echo(f"{found.name}: {found.pipeline}, {found.status}")
-    click.echo(f"  folder   {found.folder}")
-    for key, value in found.parameters.items():
-        click.echo(f"  {key} = {value}")
-    for step in steps:
-        click.echo(f"  {step['seconds']:>7.1f} s  {step['step']}{' (reused)' if step['reused'] else ''}")
-    if found.error:
-        click.echo(f"  error: {found.error['message']}. {found.error['remedy']}")
+        click.echo(json.dumps(as_dict(found), indent=2))
+    else:
+        print_run(found)
 
 
 @command.command()
@@ -96,10 +89,11 @@ def logs(run: str, step: str | None, follow: bool) -> None:
 @click.argument("run")
 def cancel(run: str) -> None:
     """Stop a run with all its processes; `goldpath run --resume` goes on with it later."""
+    from goldpath.cli.program import as_typed
     from goldpath.pipelines import runs
 
     runs.cancel(runs.load(run))
-    click.echo(f"{run}: cancelled. Continue with `goldpath run --resume {run}`.")
+    click.echo(as_typed(f"{run}: cancelled. Continue with `goldpath run --resume {run}`."))
 
 
 @command.command()
@@ -109,7 +103,17 @@ def cancel(run: str) -> None:
     "--store", is_flag=True, help="Work kept for reuse and feature stores as well: later runs start afresh."
 )
 def clean(names: tuple[str, ...], every: bool, store: bool) -> None:
-    """Delete runs. Registered models, the model cache and endpoints stay."""
+    """Delete runs: their folders under runs/ with logs and reports.
+
+    What they made stays, in the folder of all state (.goldpath, or GOLDPATH_HOME):
+
+    \b
+    endpoints                      until goldpath endpoints stop NAME
+    work kept for reuse            until goldpath runs clean --store
+    the model cache, models/       can be deleted; models are fetched again
+    registered models, mlartifacts/ and mlflow.db
+                                   only with the whole folder (make clean-state)
+    """
     from goldpath.pipelines import runs
     from goldpath.pipelines.clean import clean_store
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from goldpath.core.errors import GoldpathError
 from goldpath.pipelines.runs import Run
+
+RESUMABLE = ("failed", "cancelled", "interrupted")
+"""How a run can have ended that one can go on with."""
 
 
 def seconds(run: Run) -> float:
@@ -37,7 +41,39 @@ def as_dict(run: Run) -> dict[str, Any]:
         told["probe"] = {key: probed[key] for key in ("repeat_speedup", "tokens_per_second")}
     if run.error:
         told["error"] = run.error
+    if run.status in RESUMABLE:
+        told["resume"] = resume_line(run.name)
     return told
+
+
+def resume_line(name: str) -> str:
+    """The command that goes on with a run."""
+    return f"goldpath run --resume {name}"
+
+
+def with_name(text: str, run: str) -> str:
+    """What a step said, which does not know its run: the command that goes on gets its name."""
+    return text.replace("`goldpath run --resume`", f"`{resume_line(run)}`")
+
+
+def resumable(error: GoldpathError, name: str) -> GoldpathError:
+    """The error of a run, its remedy naming the command that goes on with it."""
+    line, remedy = f"`{resume_line(name)}`", with_name(error.remedy, name)
+    if line not in f"{error.message} {remedy}":
+        remedy = f"{remedy.rstrip('.')}. " if remedy else ""
+        remedy += f"To go on with the run as it is: {line}."
+    return type(error)(error.message, remedy)
+
+
+def loss_line(judged: dict[str, Any]) -> str:
+    """`2.771 -> 1.511 (-45.5%)`: held-out loss of base and tuned model."""
+    losses = {score["name"]: score["loss"] for score in judged["scores"]}
+    return f"{losses['base']:.3f} -> {losses['tuned']:.3f} ({-judged['loss_drop']:+.1%})"
+
+
+def model_line(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
+    """`bot version 3, champion`: the registered version, and what became of it."""
+    return f"{version['name']} version {version['version']}, {_standing(version, judged)}"
 
 
 def _standing(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
@@ -54,6 +90,7 @@ def print_summary(run: Run) -> None:
     """What came out, where it is, what to do next."""
     from rich.console import Console
 
+    from goldpath.cli.program import program
     from goldpath.reporting.numbers import duration
     from goldpath.reporting.story import curl_line
 
@@ -63,15 +100,14 @@ def print_summary(run: Run) -> None:
     out.print(f"[bold green]{run.name} succeeded[/] in {duration(seconds(run))}")
     rows = {"Report": str(run.report)}
     if judged:
-        losses = {score["name"]: score["loss"] for score in judged["scores"]}
-        rows["Held-out loss"] = f"{losses['base']:.3f} -> {losses['tuned']:.3f} ({-judged['loss_drop']:+.1%})"
+        rows["Held-out loss"] = loss_line(judged)
     if version:
-        rows["Model"] = f"{version['name']} version {version['version']}, {_standing(version, judged)}"
+        rows["Model"] = model_line(version, judged)
     if live:
         rows["Endpoint"] = live["url"]
         rows["Ask it"] = curl_line(live["url"], live["model"], run.result("probe").get("answers", []))
-        rows["Talk to it"] = f"goldpath chat {live['name']}"
-        rows["Stop it"] = f"goldpath endpoints stop {live['name']}"
+        rows["Talk to it"] = f"{program()} chat {live['name']}"
+        rows["Stop it"] = f"{program()} endpoints stop {live['name']}"
     for label, value in rows.items():
         out.print(f"  [bold]{label + ':':<15}[/]", end="")
         out.print(value, markup=False)

@@ -28,7 +28,7 @@ def build_features(
     from goldpath.feature_repo.specs import FeatureSpec
 
     with step("build_features") as running:
-        spec = FeatureSpec.parse({}, overrides.get("build_features"))
+        spec = FeatureSpec.parse({}, overrides.get("build_features"), "build_features")
         source = local_path(documents.uri) / "documents.parquet"
         built = store.build(source, documents.metadata["digest"], spec)
         found = built.result

@@ -33,8 +33,14 @@ def deploy(
     from goldpath.serving.specs import ServeSpec
 
     with step("deploy") as running:
-        asked = {"name": name, "model_name": name, "engine": engine, "model_uri": str(local_path(cached.uri))}
-        live = endpoints.deploy(ServeSpec.parse(asked, overrides.get("deploy")))
+        asked = ServeSpec.from_form(
+            name=name,
+            engine=engine,
+            model_uri=str(local_path(cached.uri)),
+            model_version=str(cached.metadata.get("version", "")),
+            overrides=overrides,
+        )
+        live = endpoints.deploy(asked)
         running.reused = live.adopted
         running.done(endpoint.path, live, f"{live.url}, {'already up' if live.adopted else 'up'}")
         return live.url

@@ -46,7 +46,7 @@ def probe(
             return [chunk.text for chunk in store.retrieve(query, k, online)]
 
         asked = questions(Path(frame.path) / "test.parquet", 1)
-        seen = run_probe(live, ProbeSpec.parse({}, overrides.get("probe")), retrieve, asked)
+        seen = run_probe(live, ProbeSpec.parse({}, overrides.get("probe"), "probe"), retrieve, asked)
         metrics.log_metric("repeat_speedup", seen.repeat_speedup)
         metrics.log_metric("tokens_per_second", seen.tokens_per_second)
         Path(chart.path).write_text(ttft_html(seen), encoding="utf-8")

@@ -19,8 +19,8 @@ def warm_cache(
     What is not the model that was registered is refused.
 
     Args:
-        registered: The registered version, with its digest.
-        cached: Folder in the cache.
+        registered: The registered version, with its digest and number.
+        cached: Folder in the cache, with digest, bytes and version.
         result: CachedModel as JSON.
         overrides: {"warm_cache": {...}}: fields of CacheSpec.
     """
@@ -31,10 +31,14 @@ def warm_cache(
     from goldpath.serving.specs import CacheSpec
 
     with step("warm_cache") as running:
-        asked = {"uri": registered.uri, "model_digest": registered.metadata["digest"]}
-        warmed = model_cache.warm(CacheSpec.parse(asked, overrides.get("warm_cache")))
+        asked = CacheSpec.from_form(
+            uri=registered.uri, model_digest=registered.metadata["digest"], overrides=overrides
+        )
+        warmed = model_cache.warm(asked)
         cached.uri = Path(warmed.path).as_uri()
-        cached.metadata.update(digest=warmed.digest, bytes=warmed.bytes)
+        cached.metadata.update(
+            digest=warmed.digest, bytes=warmed.bytes, version=registered.metadata["version"]
+        )
         running.reused = warmed.bytes_fetched == 0
         running.done(
             result.path,

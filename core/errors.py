@@ -16,7 +16,9 @@ On the command line each ends the program with exit code 2 and its one line, wit
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 EXIT_CODE = 2
@@ -37,7 +39,8 @@ class GoldpathError(Exception):
 
     def line(self) -> str:
         """The message and its remedy on one line."""
-        return f"{self.message}. {self.remedy}" if self.remedy else f"{self.message}."
+        said = self.message if self.message.endswith(("?", "!")) else f"{self.message}."
+        return f"{said} {self.remedy}" if self.remedy else said
 
     def to_dict(self) -> dict[str, str]:
         """A form that crosses a process boundary; see `from_dict`."""
@@ -76,6 +79,12 @@ class StepError(GoldpathError):
 
 class Interrupted(GoldpathError):
     """Ctrl-C or SIGTERM ended the work."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`Did you mean 'finetune-1'? `, to put before a remedy; empty where nothing comes close."""
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def _tree(root: type[GoldpathError]) -> list[type[GoldpathError]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 HOST = "127.0.0.1"
 
@@ -33,3 +34,24 @@ def free_port(port: int = 0) -> int:
     """
     with bind(port) as sock:
         return int(sock.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could have the port now."""
+    try:
+        with bind(port) as sock:
+            sock.listen()
+            return True
+    except OSError:
+        return False
+
+
+def holder(port: int) -> str:
+    """` by nginx (pid 123)`: the program that listens there; empty where the system does not tell."""
+    import psutil
+
+    with suppress(psutil.Error):
+        for one in psutil.net_connections("tcp"):
+            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+                return f" by {psutil.Process(one.pid).name()} (pid {one.pid})"
+    return ""

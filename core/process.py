@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from goldpath.core.errors import Interrupted, StepError
+from goldpath.core.errors import Interrupted, MachineError, StepError
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
@@ -195,7 +195,12 @@ def _watch(child: subprocess.Popen[bytes], stop: Callable[[], bool], stopped: th
 
 _DETACH = """
 import os, sys
-if pid := os.fork():
+try:
+    pid = os.fork()
+except OSError as error:
+    os.write(1, (error.strerror + "\\n").encode())
+    os._exit(1)
+if pid:
     os.write(1, b"%d\\n" % pid)
     os._exit(0)
 os.setsid()
@@ -214,23 +219,40 @@ def start_detached(command: Sequence[str], *, log: Path, env: Mapping[str, str] 
 
     It has a session of its own and is not our descendant: who ends us with our tree leaves it alone. A command that
     cannot be run is told in the log alone.
+
+    Raises:
+        MachineError: the machine has no room for another process.
+        OSError: the log cannot be written.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        between = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _DETACH, *command],
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            bufsize=0,
-        )
+        try:
+            between = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _DETACH, *command],
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise _no_process(error.strerror or str(error)) from error
     with between:
         assert between.stdin is not None  # noqa: S101
         assert between.stdout is not None  # noqa: S101
-        pid = int(between.stdout.readline())
+        said = between.stdout.readline().strip()
+        if not said.isdigit():
+            raise _no_process(said.decode(errors="replace") or "it was killed")
+        pid = int(said)
         between.stdin.write(b"!")
     return pid
+
+
+def _no_process(why: str) -> MachineError:
+    return MachineError(
+        f"no process can be started ({why[:1].lower()}{why[1:]})",
+        "Close other programs, or raise the limits of processes and memory (`ulimit -u`, `ulimit -v`), then try again.",
+    )
 
 
 def started_at(pid: int) -> float | None:

@@ -34,10 +34,9 @@ class Sink(Protocol):
 class Bar:
     """One piece of long work. Advance it; `info` holds figures shown beside it (loss, tokens per second)."""
 
-    def __init__(self, label: str, total: float | None, unit: str, sink: Sink) -> None:
+    def __init__(self, label: str, total: float | None, unit: str, sink: Sink, done: float = 0) -> None:
         self.id = uuid.uuid4().hex[:8]
-        self.label, self.total, self.unit = label, total, unit
-        self.done: float = 0
+        self.label, self.total, self.unit, self.done = label, total, unit, done
         self.info: dict[str, float | str] = {}
         self._sink = sink
 
@@ -59,10 +58,17 @@ class Bar:
 
 
 @contextmanager
-def progress(label: str, total: float | None = None, unit: str = "") -> Iterator[Bar]:
-    """A progress bar for the block; `unit` is what is counted (`rows`, `steps`, `B`)."""
+def progress(label: str, total: float | None = None, unit: str = "", done: float = 0) -> Iterator[Bar]:
+    """A progress bar for the block.
+
+    Args:
+        label: what is worked on.
+        total: how much there is, where that is known.
+        unit: what is counted (`rows`, `steps`, `B`).
+        done: how much was done before: work that goes on starts there.
+    """
     sink = _sink()
-    bar = Bar(label, total, unit, sink)
+    bar = Bar(label, total, unit, sink, done)
     sink.show(bar, final=False)
     try:
         yield bar
@@ -139,17 +145,17 @@ class EventSink:
 
 
 class PlainSink:
-    """A line now and then, for logs."""
+    """A line now and then, for logs; none twice."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last, self._said = 0.0, ""
 
     def show(self, bar: Bar, *, final: bool) -> None:
         """Print a line, if one is due."""
-        now = time.monotonic()
-        if final or now - self._last >= _PLAIN_GAP_S:
-            self._last = now
-            print(describe(bar), file=sys.stderr, flush=True)  # noqa: T201
+        now, line = time.monotonic(), describe(bar)
+        if line != self._said and (final or now - self._last >= _PLAIN_GAP_S):
+            self._last, self._said = now, line
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class RichSink:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from goldpath.core.digest import digest_json
 from goldpath.core.errors import SpecError
+
+
+def matching(pattern: str, allowed: str) -> Any:
+    """A field whose text must match a pattern; errors say `allowed` (`lower-case letters, at most 50`) in its place."""
+    return Field(pattern=pattern, json_schema_extra={"allowed": allowed})
 
 
 class Result(BaseModel):
@@ -23,12 +28,21 @@ class Spec(BaseModel):
     """A request, checked once where it is made; everything behind it can trust it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    from_pipeline: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only the pipeline sets, from what its steps have made; a form's overrides may not."""
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Self:
+    def parse(
+        cls, values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None, step: str = ""
+    ) -> Self:
         """Build the spec from parameters, `overrides` winning.
 
         KFP hands integers inside a dict over as floats, so whole floats become integers first.
+
+        Args:
+            values: field to value.
+            overrides: field to value.
+            step: whose overrides in a form these are, so that errors name them as they were typed.
 
         Raises:
             SpecError: one line that names every field that is wrong.
@@ -38,11 +52,18 @@ class Spec(BaseModel):
                 f"overrides for {cls.__name__} are {json.dumps(overrides, default=str)[:60]}",
                 'Give an object: {"field": value}.',
             )
-        merged = {key: _whole(value) for key, value in {**values, **(overrides or {})}.items()}
+        given = overrides or {}
+        for field in given:
+            if step and field in cls.from_pipeline:
+                raise SpecError(
+                    f"overrides.{step}.{field} cannot be set", "Leave it out: the pipeline sets it."
+                )
+        typed = {field: f"overrides.{step}.{field}" for field in given} if step else {}
+        merged = {key: _whole(value) for key, value in {**values, **given}.items()}
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
-            raise SpecError(_explain(cls, error), _allowed(cls, error)) from None
+            raise SpecError(_explain(cls, error, typed), _allowed(cls, error, step)) from None
 
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON of the spec."""
@@ -73,10 +94,11 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _explain(cls: type[Spec], error: ValidationError) -> str:
+def _explain(cls: type[Spec], error: ValidationError, typed: Mapping[str, str]) -> str:
     rows = []
     for problem in error.errors():
-        field = ".".join(str(part) for part in problem["loc"]) or cls.__name__
+        first, *rest = (str(part) for part in problem["loc"] or [cls.__name__])
+        field = ".".join([typed.get(first, first), *rest])
         given = problem.get("input")
         shown = json.dumps(given, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
@@ -85,6 +107,8 @@ def _explain(cls: type[Spec], error: ValidationError) -> str:
             rows.append(f"{field} is not a field of {cls.__name__}")
         elif problem["type"] == "missing":
             rows.append(f"{field} is missing")
+        elif problem["type"] == "string_pattern_mismatch" and (allowed := _in_words(cls, first)):
+            rows.append(f"{field} is {shown}: use {allowed}")
         elif problem["loc"]:
             rows.append(f"{field} is {shown}: {message[0].lower()}{message[1:]}")
         else:
@@ -92,7 +116,13 @@ def _explain(cls: type[Spec], error: ValidationError) -> str:
     return "; ".join(rows)
 
 
-def _allowed(cls: type[Spec], error: ValidationError) -> str:
+def _in_words(cls: type[Spec], field: str) -> str:
+    extra = cls.model_fields[field].json_schema_extra
+    return str(extra.get("allowed", "")) if isinstance(extra, dict) else ""
+
+
+def _allowed(cls: type[Spec], error: ValidationError, step: str) -> str:
     if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
-        return f"Fields of {cls.__name__}: {', '.join(cls.model_fields)}."
+        fields = [field for field in cls.model_fields if not (step and field in cls.from_pipeline)]
+        return f"Fields of {cls.__name__}: {', '.join(fields)}."
     return "Correct the value and run it again."

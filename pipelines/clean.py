@@ -44,9 +44,11 @@ def _remove(slot: Path) -> int:
     """Remove a slot under its lock, `.<slot>.lock` beside it; scratch of its builder is `.<slot>.<anything>`."""
     name = slot.name.lstrip(".").partition(".")[0]
     try:
-        with FileLock(slot.parent / f".{name}.lock").acquire(timeout=0):
+        with FileLock(slot.parent / f".{name}.lock").acquire(timeout=0) as lock:
             size = sum(file.stat().st_size for file in slot.rglob("*") if file.is_file())
             shutil.rmtree(slot)
+            if slot.parent.name == "spool":  # its name is used once; others' locks may be waited for
+                Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
         if isinstance(error, Timeout):
             raise

@@ -114,6 +114,8 @@ def execute(run: runs.Run, watch: Watcher) -> runs.Run:
         worker = _drive(run, watch)
         after = runs.load(run.name)
         begun = after.pid == worker.pid  # else the record is of an earlier try
+        if begun and after.status != "succeeded" and (run.folder / runs.CANCELLED).exists():
+            raise runs.cancelled(run)  # who cancels it may not have written that down yet
         if begun and after.status == "succeeded":
             return after
         if begun and after.error:
@@ -155,8 +157,8 @@ def _unrecorded(run: runs.Run, code: int) -> GoldpathError:
         f"run {run.name!r} was interrupted",
         f"Continue with `goldpath run --resume {run.name}`; log: {run.folder / 'logs' / 'run.log'}.",
     )
-    cancelled = (run.folder / runs.CANCELLED).exists()  # where we did it ourselves, the code may be lost
-    if cancelled or code < 0 or code == STOPPED:
+    stopped = (run.folder / runs.CANCELLED).exists()  # where we did it ourselves, the code may be lost
+    if stopped or code < 0 or code == STOPPED:
         return interrupted
     failure = marks.first_failure(run.folder)
     error = failure.error if failure else None

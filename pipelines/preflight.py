@@ -32,7 +32,7 @@ def _finetune(form: Mapping[str, Any]) -> None:
     more = sections(form["overrides"])
     seed = form["seed"]
     data = DatasetSpec.from_form(dataset=form["dataset"], seed=seed, overrides=more)
-    FeatureSpec.parse({}, more["build_features"])
+    FeatureSpec.parse({}, more["build_features"], "build_features")
     searched = SearchSpec.from_form(
         max_trials=form["max_trials"], algorithm=form["algorithm"], seed=seed, overrides=more
     )
@@ -40,12 +40,9 @@ def _finetune(form: Mapping[str, Any]) -> None:
     search.applicable(searched, train)
     gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
     EvalSpec.from_form(**gate, seed=seed, overrides=more)
-    CacheSpec.parse({"uri": "file:///"}, more["warm_cache"])
-    serve = ServeSpec.parse(
-        {"name": form["name"], "model_name": form["name"], "engine": form["engine"], "model_uri": "/"},
-        more["deploy"],
-    )
-    ProbeSpec.parse({}, more["probe"])
+    CacheSpec.from_form(uri="file:///", model_digest="", overrides=more)
+    serve = ServeSpec.from_form(name=form["name"], engine=form["engine"], model_uri="/", overrides=more)
+    ProbeSpec.parse({}, more["probe"], "probe")
     require_embedded()
     local.check_port(serve)  # runs on this machine deploy here, whatever GOLDPATH_BACKEND says
     base_models.check(form["model"])

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, PrivateAttr
 
 from goldpath.core import settings
-from goldpath.core.errors import GoldpathError, InputError, Interrupted, from_os_error
+from goldpath.core.errors import GoldpathError, InputError, Interrupted, did_you_mean, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import is_same_process, kill_tree
 
@@ -37,6 +37,9 @@ CANCELLED = "cancelled"
 """Name of the file that says that somebody wanted the run to end."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 _WAIT_S = 5.0
+_START_S = 10.0
+"""Seconds that a cancel waits for the worker of a run that is about to start."""
+_SHOWN = 5
 _END_S = 25.0
 """Seconds that a worker whose command was killed may take to end with its steps: `core.process` gives them 20."""
 
@@ -211,15 +214,21 @@ def load(name: str) -> Run:
     """
     file = settings.home() / "runs" / name / "run.json"
     if not _NAME.fullmatch(name) or not file.exists():
-        known = [run.name for run in all_runs()][-5:]
-        raise InputError(
-            f"there is no run {name!r} under {settings.home()}",
-            f"Runs: {', '.join(known)}." if known else "Start one with `goldpath run finetune`.",
-        )
+        raise InputError(f"there is no run {name!r} under {settings.home()}", _instead_of(name))
     run = Run.model_validate(read_json(file))
     if run.status in ("created", "running") and not run.busy():
         run.status = "interrupted"
     return run
+
+
+def _instead_of(name: str) -> str:
+    """What to do where there is no run of that name."""
+    known = [run.name for run in all_runs()]
+    if not known:
+        return "Start one with `goldpath run finetune`."
+    more = len(known) - _SHOWN
+    rest = f" and {more} older (`goldpath runs list`)" if more > 0 else ""
+    return f"{did_you_mean(name, known)}Runs: {', '.join(known[-_SHOWN:])}{rest}."
 
 
 def all_runs() -> list[Run]:
@@ -248,15 +257,23 @@ def latest() -> Run:
 
 
 def cancel(run: Run) -> None:
-    """Stop a run with all its processes.
+    """Stop a run with all its processes; one that is about to start as soon as its worker runs.
 
     Raises:
-        InputError: it is not running.
+        InputError: it is not running, or its worker does not come.
     """
-    if not run.alive():
-        raise InputError(
-            f"run {run.name!r} is not running ({run.status})", "`goldpath runs list` shows all runs."
-        )
+    until = time.monotonic() + _START_S
+    while not run.alive():
+        if not run.busy():
+            raise InputError(
+                f"run {run.name!r} is not running ({run.status})", "`goldpath runs list` shows all runs."
+            )
+        if time.monotonic() > until:
+            raise InputError(
+                f"run {run.name!r} is starting and cannot be cancelled yet", "Try again in a moment."
+            )
+        time.sleep(0.1)
+        run = load(run.name)
     stop(run, run.pid)
 
 
@@ -268,8 +285,15 @@ def stop(run: Run, worker: int) -> None:
     after = load(run.name)
     if after.status != "succeeded":
         after.status, after.ended = "cancelled", now()
-        after.error = Interrupted("cancelled", f"Continue with `goldpath run --resume {run.name}`.").to_dict()
+        after.error = cancelled(run).to_dict()
         after.save()
+
+
+def cancelled(run: Run) -> Interrupted:
+    """What is told of a run that somebody wanted to end."""
+    return Interrupted(
+        f"run {run.name!r} was cancelled", f"Continue with `goldpath run --resume {run.name}`."
+    )
 
 
 def remove(run: Run) -> None:

@@ -28,6 +28,8 @@ class Endpoint(Result):
     """Base URL of the OpenAI API, `http://127.0.0.1:PORT/v1`."""
     model: str
     """What clients send as `model`."""
+    model_version: str = ""
+    """In the registry; empty where it has none."""
     model_path: str
     model_digest: str
     engine: str

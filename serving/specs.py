@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from goldpath.core.spec import Spec
+from goldpath.core.spec import Spec, fields_for, matching
+
+NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
+"""Names of endpoints: DNS labels, so that they can name an InferenceService too."""
 
 
 class CacheSpec(Spec):
     """A model to have at hand before it is served."""
 
+    from_pipeline: ClassVar[frozenset[str]] = frozenset({"uri", "model_digest"})
     uri: str
     """`file://`, `s3://`, `gs://`, `hf://` or a path: a folder of safetensors with tokenizer and config."""
-    model_digest: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    model_digest: Annotated[str, matching(r"^([0-9a-f]{64})?$", "64 hexadecimal digits, or nothing")] = ""
     """Digest of the model's file manifest, as it was registered: another model is refused. Empty: any."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
+
+    @classmethod
+    def from_form(cls, *, uri: str, model_digest: str, overrides: Mapping[str, Any]) -> Self:
+        """What the form asks of warm_cache, for the model that was registered.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        return cls.parse(
+            {"uri": uri, "model_digest": model_digest}, fields_for("warm_cache", overrides), "warm_cache"
+        )
 
 
 class ServeSpec(Spec):
     """An OpenAI-compatible endpoint."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$")] = "champion"
-    """A DNS label, so that it can name an InferenceService too."""
+    from_pipeline: ClassVar[frozenset[str]] = frozenset({"model_uri", "model_version"})
+    name: Annotated[
+        str,
+        matching(
+            f"^{NAME}$",
+            "at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends",
+        ),
+    ] = "champion"
     model_uri: str
     """Folder of a warmed model."""
-    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,94}[A-Za-z0-9])?$")] = "goldpath"
+    model_version: str = ""
+    """Its version in the registry, shown beside its name; empty where it has none."""
+    model_name: Annotated[
+        str,
+        matching(
+            r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,94}[A-Za-z0-9])?$",
+            "at most 96 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
+        ),
+    ] = "goldpath"
     """The name that clients send as `model`."""
     engine: Literal["transformers"] = "transformers"
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
@@ -35,10 +65,28 @@ class ServeSpec(Spec):
     """KV-cache blocks of the engine's pool."""
     block_tokens: Annotated[int, Field(ge=4, le=4_096)] = 32
     """Tokens in a block: a repeated context is reused in whole blocks."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|mps)(:\d{1,2})?$")] = "auto"
+    device: Annotated[
+        str,
+        matching(r"^(auto|cpu|cuda|mps)(:\d{1,2})?$", "auto, cpu, cuda or mps, or one by its number: cuda:1"),
+    ] = "auto"
     """`auto`: a GPU if there is one, else the CPU."""
     ready_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
     """Give up if it is not ready by then."""
+
+    @classmethod
+    def from_form(
+        cls, *, name: str, engine: str, model_uri: str, overrides: Mapping[str, Any], model_version: str = ""
+    ) -> Self:
+        """What the form asks of deploy: clients call the model as the endpoint is called.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        fields = fields_for("deploy", overrides)
+        asked = {"name": name, "engine": engine, "model_uri": model_uri, "model_version": model_version}
+        if "name" not in fields:
+            cls.parse({"name": name, "model_uri": model_uri})  # as the model's name it would be told twice
+        return cls.parse({**asked, "model_name": name}, fields, "deploy")
 
 
 class ProbeSpec(Spec):

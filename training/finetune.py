@@ -72,7 +72,13 @@ def train_once(
     asked = write_json(out / "spec.json", spec.model_dump(mode="json"))
     label = "Fine-tuning" if save_model else "Trial"
     try:
-        with progress(label, spec.max_steps, "steps") as bar, job.log.open("a", encoding="utf-8") as log:
+        begin = job.checkpoint if save_model else 0
+        if begin:
+            label += f" resumed from step {begin} of {spec.max_steps}"
+        with (
+            progress(label, spec.max_steps, "steps", begin) as bar,
+            job.log.open("a", encoding="utf-8") as log,
+        ):
             watch = _Watch(job, bar, log, on_metrics)
             code = local.launch(job, asked, watch.line)
     except OSError as error:  # the log cannot be written

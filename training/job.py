@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from goldpath.core.files import read_json
 from goldpath.training.specs import TrainSpec
 
 COMPLETE = "goldpath.json"
@@ -62,6 +63,12 @@ class Job:
     def leader(self) -> bool:
         """Whether this is the process that writes."""
         return os.environ.get("RANK", "0") == "0"
+
+    @property
+    def checkpoint(self) -> int:
+        """Step of the newest whole checkpoint, from which the training goes on; 0 where there is none."""
+        whole = self.checkpoints.glob(f"checkpoint-*/{COMPLETE}")
+        return max((int(read_json(mark)["step"]) for mark in whole), default=0)
 
     def rows(self) -> list[dict[str, float]]:
         """The rows of `metrics.jsonl`; a line that a killed process left unfinished is passed over."""

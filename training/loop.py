@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from goldpath.core.errors import SpecError
-from goldpath.core.files import read_json, write_json, write_text
+from goldpath.core.files import write_json, write_text
 from goldpath.training import modeling, packing
 from goldpath.training.job import COMPLETE, Job, say
 from goldpath.training.packing import Packed, Sequences
@@ -170,8 +170,7 @@ def train(job: Job) -> dict[str, Any]:
     collate = packing.collator(tokenizer.pad_token_id)
     recorder = Recorder(job, sequences, validation, collate)
     trainer = _trainer(job, modeling.load_model(job.base, spec), tokenizer, sequences, collate, recorder)
-    checkpoint = _last_checkpoint(job)
-    resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    checkpoint, resumed = _last_checkpoint(job), job.checkpoint
     if job.leader:
         _truncate(job, resumed)
     say("status", {"status": "training", "resumed_from": resumed})
@@ -260,13 +259,10 @@ def _trainer(
 
 def _last_checkpoint(job: Job) -> Path | None:
     """The newest whole checkpoint; torn ones are removed."""
-    found: dict[int, Path] = {}
     for folder in job.checkpoints.glob("checkpoint-*"):
-        if (folder / COMPLETE).is_file():
-            found[int(read_json(folder / COMPLETE)["step"])] = folder
-        elif job.leader:
+        if job.leader and not (folder / COMPLETE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
-    return found[max(found)] if found else None
+    return job.checkpoints / f"checkpoint-{job.checkpoint}" if job.checkpoint else None
 
 
 def _truncate(job: Job, step: int) -> None:

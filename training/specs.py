@@ -48,7 +48,9 @@ class DatasetSpec(Spec):
         Raises:
             SpecError: a field is wrong.
         """
-        return cls.parse({"source": dataset, "seed": seed}, fields_for("prepare_data", overrides))
+        return cls.parse(
+            {"source": dataset, "seed": seed}, fields_for("prepare_data", overrides), "prepare_data"
+        )
 
     @field_validator("source")
     @classmethod
@@ -120,7 +122,8 @@ class TrainSpec(Hyperparameters):
         asked: dict[str, Any] = {"method": method, "seed": seed}
         if max_steps is not None:
             asked["max_steps"] = max_steps
-        return cls.parse(asked, {**fields_for("fine_tune", overrides), **(hyperparameters or {})})
+        fields = {**fields_for("fine_tune", overrides), **(hyperparameters or {})}
+        return cls.parse(asked, fields, "fine_tune")
 
 
 class SearchParameter(Spec):
@@ -252,7 +255,7 @@ class SearchSpec(Spec):
             SpecError: a field is wrong.
         """
         asked = {"max_trials": max_trials, "algorithm": algorithm, "seed": seed}
-        return cls.parse(asked, fields_for("tune", overrides))
+        return cls.parse(asked, fields_for("tune", overrides), "tune")
 
     @model_validator(mode="before")
     @classmethod
@@ -351,7 +354,8 @@ class EvalSpec(Spec):
         """
         asked = fields_for("evaluate", overrides)
         gate = {"min_loss_drop": min_loss_drop, "max_pii_leak_rate": max_pii_leak_rate}
-        return cls.parse({"seed": seed}, {**asked, "gate": GateSpec.parse(gate, asked.get("gate"))})
+        judged = GateSpec.parse(gate, asked.get("gate"), "evaluate.gate")
+        return cls.parse({"seed": seed}, {**asked, "gate": judged}, "evaluate")
 
 
 def search_values(spec: SearchSpec, chosen: dict[str, Any]) -> dict[str, Any]:

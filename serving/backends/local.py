@@ -16,6 +16,7 @@ clients, so a deployment that fails or is interrupted leaves the old model in se
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -28,25 +29,28 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from goldpath.core.digest import digest_json, digest_manifest, manifest
-from goldpath.core.errors import InputError, MachineError, StepError, from_os_error
+from goldpath.core.errors import InputError, MachineError, StepError, did_you_mean, from_os_error
 from goldpath.core.files import read_json, write_json, write_text
 from goldpath.core.locks import locked
 from goldpath.core.modelfiles import check_model_folder
-from goldpath.core.ports import bind
+from goldpath.core.ports import holder, is_free
 from goldpath.core.process import is_same_process, kill_tree, start_detached, started_at
 from goldpath.core.progress import progress
 from goldpath.core.settings import state
 from goldpath.core.uris import local_path
 from goldpath.serving import engines
 from goldpath.serving.results import Endpoint
-from goldpath.serving.specs import ServeSpec
+from goldpath.serving.specs import NAME, ServeSpec
 from goldpath.serving.supervisor import HAND_OVER, last_words
 
 _LOCK = ".lock"
-"""One deployment at a time, so that two of them cannot choose the same port."""
+"""One deployment at a time, so that two of them cannot choose the same port. One endpoint has `.<name>.lock` besides,
+so that it is not stopped while it is deployed, and others can be."""
 _ENDED = ("dead", "failed")
 _POLL_S = 0.2
 _HANDOVER_S = 5.0
+_STOP_S = 3.0
+"""Seconds that a stop waits for a deployment of the same endpoint that is about to end."""
 MAX_RESTARTS = 5
 PAUSE_S = 0.5
 """Before the first restart; doubled each time."""
@@ -61,10 +65,14 @@ def deploy(spec: ServeSpec) -> Endpoint:
     digest = digest_manifest(manifest(model))
     root = state("endpoints")
     try:
-        with locked(root / _LOCK, "endpoints"):
+        with locked(root / _LOCK, "endpoints"), locked(_own_lock(root, spec.name), "endpoints"):
             live = _live(root / spec.name)
             if live is not None and _adoptable(live, spec, digest):
                 endpoint = Endpoint.model_validate(live["endpoint"])
+                if spec.model_version not in ("", endpoint.model_version):  # registered since, or anew
+                    endpoint = endpoint.model_copy(update={"model_version": spec.model_version})
+                    record = {**live, "endpoint": endpoint.model_dump(mode="json")}
+                    write_json(root / spec.name / "endpoint.json", record)
                 return endpoint.model_copy(update={"adopted": True, "ready_seconds": 0.0})
             port = _port(root, spec, live)
             return _replace(root / spec.name, spec, model, digest, port, live)
@@ -94,19 +102,31 @@ def get(name: str) -> Endpoint:
     for endpoint in found:
         if endpoint.name == name:
             return endpoint
-    names = ", ".join(endpoint.name for endpoint in found)
+    names = [endpoint.name for endpoint in found]
     raise InputError(
         f"there is no endpoint {name!r}",
-        f"There are: {names}." if names else "Deploy one with `goldpath run`.",
+        f"{did_you_mean(name, names)}There are: {', '.join(names)}."
+        if names
+        else "Deploy one with `goldpath run`.",
     )
 
 
 def stop(name: str) -> None:
     """See `endpoints.stop`."""
-    folder = state("endpoints") / name
-    if "/" in name or _record(folder) is None:
+    root = state("endpoints")
+    if not re.fullmatch(NAME, name):
         get(name)  # says which there are
-    _remove(folder)
+    try:
+        with FileLock(_own_lock(root, name)).acquire(timeout=_STOP_S):
+            if _record(root / name) is None:
+                get(name)
+            _remove(root / name)
+    except Timeout:
+        raise InputError(
+            f"endpoint {name!r} is being deployed",
+            "Wait until it is up, or stop the run that deploys it: `goldpath runs list`, "
+            "`goldpath runs cancel RUN`.",
+        ) from None
 
 
 def healthy(endpoint: Endpoint) -> bool:
@@ -155,6 +175,7 @@ def _replace(
             name=spec.name,
             url=f"http://127.0.0.1:{report['port']}/v1",
             model=spec.model_name,
+            model_version=spec.model_version,
             model_path=str(model),
             model_digest=digest,
             engine=spec.engine,
@@ -300,7 +321,7 @@ def _adoptable(live: dict[str, Any], spec: ServeSpec, digest: str) -> bool:
 
 
 def _settings(spec: ServeSpec) -> str:
-    return digest_json(spec.model_dump(exclude={"model_uri", "port", "ready_seconds"}))
+    return digest_json(spec.model_dump(exclude={"model_uri", "model_version", "port", "ready_seconds"}))
 
 
 def _port_of(url: str) -> int:
@@ -318,36 +339,30 @@ def _port(root: Path, spec: ServeSpec, live: dict[str, Any] | None) -> int:
     if wanted and wanted == held:
         return wanted
     if wanted:
-        if not _is_free(wanted):
-            raise MachineError(
-                f"port {wanted} is taken{_holder(wanted)}",
-                "Choose another port, stop that process, or leave the port at 0.",
-            )
+        if not is_free(wanted):
+            raise _taken(root, wanted)
         return wanted
     with suppress(OSError, ValueError):
         last = int((root / spec.name / "port").read_text())
-        return last if _is_free(last) else 0
+        return last if is_free(last) else 0
     return 0
 
 
-def _is_free(port: int) -> bool:
-    try:
-        with bind(port) as sock:
-            sock.listen()
-            return True
-    except OSError:
-        return False
+def _taken(root: Path, port: int) -> MachineError:
+    """Who has the port, and how to get one."""
+    other = "Choose another (overrides.deploy.port; 0 takes any free one)"
+    for folder in root.iterdir():
+        record = _record(folder)
+        if record and _port_of(record["endpoint"]["url"]) == port and _status(folder, record) not in _ENDED:
+            return MachineError(
+                f"port {port} is taken by the endpoint {folder.name!r}",
+                f"{other}, or stop that one: `goldpath endpoints stop {folder.name}`.",
+            )
+    return MachineError(f"port {port} is taken{holder(port)}", f"{other}, or stop that process.")
 
 
-def _holder(port: int) -> str:
-    """` by nginx (pid 123)`, where the system tells."""
-    import psutil
-
-    with suppress(psutil.Error):
-        for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
-                return f" by {psutil.Process(one.pid).name()} (pid {one.pid})"
-    return ""
+def _own_lock(root: Path, name: str) -> Path:
+    return root / f".{name}.lock"
 
 
 def _clear(root: Path, folder: Path) -> None:

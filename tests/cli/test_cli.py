@@ -16,17 +16,8 @@ from goldpath.cli.run import parse
 from goldpath.core.errors import InputError, StepError
 from goldpath.core.files import write_json
 from goldpath.pipelines import launch, runs
+from tests.cli.typed import goldpath
 from tests.pipelines.small import make_run
-
-
-def goldpath(*words: str, **more) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "goldpath.cli.main", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **more,
-    )
 
 
 def test_help_imports_nothing_heavy():
@@ -71,7 +62,9 @@ def test_every_command_has_help_for_its_options(words):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["run"], "which pipeline?"),
+        (["run"], "error: which pipeline? Type"),
+        (["chat", "-m", " "], "the message is empty"),
+        (["run", "finetune", "-p", "name=Not OK"], 'name is "Not OK": use at most 50 lower-case letters'),
         (["run", "nope"], "no pipeline 'nope'"),
         (["run", "finetune", "-p", "dataset"], "is not NAME=VALUE"),
         (["run", "finetune", "-p", "stepz=3"], "no parameter 'stepz'"),
@@ -125,43 +118,12 @@ def test_params():
             parse(bad)
 
 
-@pytest.fixture
-def finished(home):
-    """A finished run of the small pipeline, with results as the golden path leaves them."""
-    run = launch.execute(make_run("well"), lambda event: None)
-    results = {
-        "evaluate": {
-            "passed": True,
-            "loss_drop": 0.31,
-            "scores": [{"name": "base", "loss": 2.0}, {"name": "tuned", "loss": 1.38}],
-        },
-        "register_model": {
-            "name": "bot",
-            "version": "3",
-            "accepted": True,
-            "champion": "3",
-            "uri": "file:///m",
-        },
-        "deploy": {"name": "bot", "url": "http://127.0.0.1:8123/v1", "model": "bot"},
-        "probe": {"repeat_speedup": 21.0, "tokens_per_second": 12.5},
-    }
-    for step, result in results.items():
-        body = {
-            "step": step,
-            "started": "2026-01-01T00:00:00+00:00",
-            "seconds": 1.5,
-            "reused": False,
-            "result": result,
-        }
-        write_json(run.folder / "results" / f"{step}.json", body)
-    return run
-
-
 def test_runs_list_show_logs_clean(finished):
     listed = goldpath("runs", "list").stdout
     assert finished.name in listed
     assert "succeeded" in listed
-    assert "31.0%" in listed
+    assert "-31.0%" in listed
+    assert "bot v3" in listed
     shown = json.loads(goldpath("runs", "show", finished.name, "--json").stdout)
     assert shown["parameters"] == {"how": "well"}
     assert shown["model"]["version"] == "3"

@@ -36,12 +36,21 @@ def test_an_error_crosses_a_process_boundary_as_itself(kind: type[GoldpathError]
     [
         ("port 80 is taken", "Choose another.", "port 80 is taken. Choose another."),
         ("ends with a stop.", "", "ends with a stop."),
+        ("which pipeline?", "Type `goldpath run finetune`.", "which pipeline? Type `goldpath run finetune`."),
+        ("which pipeline?", "", "which pipeline?"),
+        ("it said: no!", "Ask again.", "it said: no! Ask again."),
+        ("two stops..", "", "two stops."),
         ("over\n  two\tlines", "And\n so on.", "over two lines. And so on."),
     ],
 )
 def test_an_error_is_one_line(message: str, remedy: str, line: str) -> None:
     error = GoldpathError(message, remedy)
     assert error.line() == str(error) == line
+
+
+def test_a_close_match_is_suggested() -> None:
+    assert errors.did_you_mean("finetun-1", ["other", "finetune-1"]) == "Did you mean 'finetune-1'? "
+    assert errors.did_you_mean("ghost", ["finetune-1"]) == ""
 
 
 def test_an_unknown_kind_of_error_still_arrives() -> None:

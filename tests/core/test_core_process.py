@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from goldpath.core import process
-from goldpath.core.errors import Interrupted, StepError
+from goldpath.core.errors import Interrupted, MachineError, StepError
 
 # A child that says its pid, starts a grandchild and waits; with "stubborn" both ignore SIGTERM.
 FAMILY = """
@@ -301,6 +302,29 @@ def test_an_interrupted_start_leaves_no_detached_process(
     with pytest.raises(KeyboardInterrupt):
         process.start_detached(["touch", str(tmp_path / "began")], log=tmp_path / "server.log")
     wait_until(lambda: is_gone(pids[0]))
+    assert not (tmp_path / "began").exists()
+
+
+@pytest.mark.parametrize("where", ["no room for one", "no room for the second", "killed"])
+def test_a_detached_process_that_cannot_be_started_is_the_machines_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    prelude = {
+        "no room for the second": f"def refuse(): raise OSError({errno.EAGAIN}, 'Resource unavailable')\n"
+        "import os; os.fork = refuse\n",
+        "killed": "import os; os.kill(os.getpid(), 9)\n",
+    }
+    if where == "no room for one":
+        monkeypatch.setattr(process.subprocess, "Popen", refuse)
+    else:
+        monkeypatch.setattr(process, "_DETACH", prelude[where] + process._DETACH)
+    with pytest.raises(
+        MachineError, match=r"no process can be started \((resource|it was killed).*ulimit -u"
+    ):
+        process.start_detached(["touch", str(tmp_path / "began")], log=tmp_path / "server.log")
     assert not (tmp_path / "began").exists()
 
 

@@ -184,6 +184,26 @@ def test_a_bar_can_advance_jump_and_learn_its_total() -> None:
     assert sink.shown == [(2, None, False), (5, 10, False), (6, 10, False), (6, 10, True)]
 
 
+def test_work_that_goes_on_starts_where_it_was(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOLDPATH_EVENTS", str(tmp_path / "events.jsonl"))
+    with progress.progress("Training", 30, "steps", done=20) as bar:
+        bar.advance(10)
+    assert [event["done"] for event in events(tmp_path / "events.jsonl")] == [20, 30]
+
+
+def test_the_last_plain_line_is_not_said_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PLAIN_GAP_S", 0)
+    bar = Bar("Rows", 2, "rows", progress.PlainSink())
+    bar.advance()
+    bar.advance()
+    bar.finish()
+    assert capsys.readouterr().err.splitlines() == ["Rows: 1/2 rows", "Rows: 2/2 rows"]
+
+
 @pytest.mark.parametrize(
     ("done", "total", "unit", "info", "text"),
     [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field, model_validator
 
 from goldpath.core.errors import SpecError
-from goldpath.core.spec import Result, Spec
+from goldpath.core.spec import Result, Spec, matching
 
 
 class Inner(Spec):
@@ -30,6 +30,13 @@ class Sample(Spec):
 
 class Required(Spec):
     uri: str
+
+
+class Served(Spec):
+    from_pipeline: ClassVar[frozenset[str]] = frozenset({"made"})
+    name: Annotated[str, matching("^[a-z]+$", "lower-case letters")] = "x"
+    made: str = ""
+    inner: Inner = Inner()
 
 
 def test_overrides_win_and_whole_floats_become_integers() -> None:
@@ -68,6 +75,27 @@ def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(SpecError, match="uri is missing"):
         Required.parse({})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"name": "A"}, 'overrides.serve.name is "A": use lower-case letters. '),
+        ({"inner": {"rate": 3}}, "overrides.serve.inner.rate is 3: input should be less"),
+        ({"nam": 1}, "overrides.serve.nam is not a field of Served. Fields of Served: name, inner."),
+        ({"made": ""}, "overrides.serve.made cannot be set. Leave it out: the pipeline sets it."),
+    ],
+)
+def test_overrides_of_a_step_are_named_as_they_were_typed(overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        Served.parse({"made": "1"}, overrides, "serve")
+    assert raised.value.line().startswith(says)
+
+
+def test_a_field_of_the_form_keeps_its_name_and_its_pattern_is_told_in_words() -> None:
+    with pytest.raises(SpecError) as raised:
+        Served.parse({"name": "A-1"}, {"inner": {}}, "serve")
+    assert raised.value.message == 'name is "A-1": use lower-case letters'
 
 
 @pytest.mark.parametrize("overrides", [[1, 2], "steps=3", 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,15 @@ def test_a_sample_cannot_break_out_of_the_card(home: Path) -> None:
     page = card_markdown(card)
     assert "**&lt;b>\\*?\\***" in page
     assert "~~~~~text\na\n~~~~\n# Not a heading\n~~~~~" in page
+
+
+def test_progress_counts_each_row_once_a_pass(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", pairs(40))
+    journal = tmp_path / "events.jsonl"
+    monkeypatch.setenv("GOLDPATH_EVENTS", str(journal))
+    prepare(DatasetSpec(source=str(path)))
+    seen = [json.loads(line) for line in journal.read_text().splitlines()]
+    ended = {event["label"]: (event["done"], event["total"]) for event in seen if event.get("final")}
+    assert ended["Learning the test split"] == ended["Writing rows"] == (40, 40)

@@ -22,6 +22,41 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "only a header": ("d.csv", b"prompt,completion\n", r"d.csv is empty"),
     "an empty list": ("d.json", b"[]", r"d.json is empty"),
     "broken JSON": ("d.jsonl", GOOD + b'{"prompt": "a", "completion\n', r"d.jsonl, line 21: broken JSON"),
+    "cut off at its end": (
+        "d.jsonl",
+        GOOD + b'{"prompt": "a", "completion": "b"\r\n',
+        r"line 21: broken JSON, expected a comma or a closing bracket at character 34, where the line ends\.",
+    ),
+    "no value": (
+        "d.jsonl",
+        b'{"prompt": "\xc3\xa9", "completion": }\n',
+        r"line 1: broken JSON, expected a value at character 31\.",
+    ),
+    "no closing quote": (
+        "d.jsonl",
+        b'{"prompt": "a\n',
+        r"line 1: broken JSON, expected a closing quote for the text that begins at character 12\.",
+    ),
+    "broken row of a list": (
+        "d.json",
+        b'[{"prompt": "a", "completion": "b"}, {"prompt": "a", completion\n}]',
+        r"row 2 \(line 1\): broken JSON, expected a name in double quotes at line 1, character 54\.",
+    ),
+    "row of a list with a broken end": (
+        "d.json",
+        b'[\n  {"prompt": "a",\n   "completion": "b"',
+        r"expected a comma or a closing bracket at line 3, character 21, where the file ends\.",
+    ),
+    "no comma in a list": (
+        "d.json",
+        b'[\n {"prompt": "a", "completion": "b"} {}]',
+        r"d.json, line 2: broken JSON, expected a comma or a closing bracket at character 37\.",
+    ),
+    "broken messages in CSV": (
+        "d.csv",
+        b'id,messages\n1,"[{""role"": ""user"""\n',
+        r"cell `messages`: broken JSON, expected a comma.* at character 17, where the line ends.*Write the list",
+    ),
     "not an object": ("d.jsonl", b"[1, 2]\n", r"d.jsonl, line 1: not a JSON object"),
     "a number of 5,000 digits": ("d.jsonl", b'{"prompt": ' + b"1" * 5_000 + b"}\n", r"line 1: broken JSON"),
     "deep brackets": ("d.jsonl", b"[" * 100_000 + b"\n", r"d.jsonl, line 1: broken JSON"),

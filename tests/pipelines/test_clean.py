@@ -8,6 +8,9 @@ import pytest
 from goldpath.core.errors import InputError
 from goldpath.pipelines import runs
 from goldpath.pipelines.clean import clean_store
+from goldpath.training.datasets import sources
+from goldpath.training.datasets.preparation import prepare
+from goldpath.training.specs import DatasetSpec
 
 
 @pytest.fixture
@@ -84,3 +87,27 @@ def test_the_locks_are_those_that_builders_take(home):
         assert clean_store() == (0, 1)
     assert clean_store() == (0, 0)
     assert not (home / "features" / "ff").exists()
+
+
+def test_what_a_data_set_is_fetched_into_is_left_alone_and_then_gone(home, tmp_path, monkeypatch):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "What is {n}?", "completion": "It is {n}."}}\n' for n in range(40)))
+    bring, seen = sources.bring, []
+
+    def fetch(source, spool):
+        (spool / "fetched").write_bytes(b"xx")
+        seen.append(clean_store())
+        assert (spool / "fetched").exists()
+        return bring(source, spool)
+
+    monkeypatch.setattr(sources, "bring", fetch)
+    prepare(DatasetSpec(source=str(rows)))
+    assert seen == [(0, 1)]
+    assert list((home / "spool").iterdir()) == []
+
+
+def test_a_spool_that_a_kill_has_left_goes_with_its_lock(home):
+    (home / "spool" / "left").mkdir(parents=True)
+    (home / "spool" / ".left.lock").touch()
+    assert clean_store() == (0, 0)
+    assert list((home / "spool").iterdir()) == []

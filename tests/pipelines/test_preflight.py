@@ -59,6 +59,43 @@ def test_a_search_that_method_full_leaves_nothing_of(check, given, says):
     check(method="lora", **{**given, "algorithm": "tpe"})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"name": "Not OK!"},
+            'name is "Not OK!": use at most 50 lower-case letters, digits and dashes, with',
+        ),
+        (
+            {"overrides": {"deploy": {"model_name": "?"}}},
+            'overrides.deploy.model_name is "?": use at most 96',
+        ),
+        (
+            {"overrides": {"deploy": {"device": "tpu"}}},
+            'overrides.deploy.device is "tpu": use auto, cpu, cuda',
+        ),
+        ({"overrides": {"deploy": {"port": 99_999}}}, "overrides.deploy.port is 99999: input should be less"),
+        ({"overrides": {"deploy": {"model_uri": "/"}}}, "overrides.deploy.model_uri cannot be set"),
+        ({"overrides": {"warm_cache": {"model_digest": ""}}}, "overrides.warm_cache.model_digest cannot be"),
+        ({"overrides": {"warm_cache": {"paralel": 3}}}, "overrides.warm_cache.paralel is not a field"),
+        ({"overrides": {"probe": {"repeats": 0}}}, "overrides.probe.repeats is 0"),
+        ({"overrides": {"build_features": {"online_row": 0}}}, "overrides.build_features.online_row is not"),
+        ({"overrides": {"fine_tune": {"batch_size": 0}}}, "overrides.fine_tune.batch_size is 0"),
+        (
+            {"overrides": {"evaluate": {"gate": {"min_loss_drop": 2}}}},
+            "overrides.evaluate.gate.min_loss_drop is",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_once_as_it_was_typed_and_in_words(check, given, says):
+    with pytest.raises(SpecError) as caught:
+        check(**given)
+    line = caught.value.line()
+    assert line.startswith(says)
+    assert "^" not in line
+    assert "; " not in line
+
+
 def test_a_port_that_is_taken(check):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

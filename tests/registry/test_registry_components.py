@@ -41,7 +41,7 @@ def judge(frame, digest, judged, spec):
 evaluation.evaluate = judge  # scoring takes a minute, and the verdict is not at stake here
 name, out = sys.argv[1], sys.argv[2]
 given = {
-    key: dsl.Model(name=key, **value) if isinstance(value, dict) else value
+    key: dsl.Model(name=key, **value) if isinstance(value, dict) and key != "overrides" else value
     for key, value in json.loads(sys.argv[3]).items()
 }
 component = getattr(importlib.import_module("goldpath.components." + name), name)
@@ -141,3 +141,8 @@ def test_a_flipped_bit_after_registration_is_not_served(registry: Path, model: M
     weights.write_bytes(good)
     warmed = artifacts(run("warm_cache", tmp_path, registered=made["registered"]))
     assert warmed["cached"]["metadata"]["digest"] == model(1)[1].model_digest
+    assert warmed["cached"]["metadata"]["version"] == "1"
+    blank = {"warm_cache": {"model_digest": ""}}  # would let any model through
+    refused = run("warm_cache", tmp_path, registered=made["registered"], overrides=blank)
+    assert refused.returncode == EXIT_CODE
+    assert "overrides.warm_cache.model_digest cannot be set" in refused.stderr

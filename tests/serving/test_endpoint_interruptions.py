@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from goldpath.core.errors import Interrupted
+from goldpath.core.errors import InputError, Interrupted
 from goldpath.core.process import kill_tree, sigterm_raises, started_at
 from goldpath.serving import endpoints
 from goldpath.serving.backends import local
@@ -119,6 +119,34 @@ def test_a_signal_just_after_the_hand_over_leaves_the_new_model_in_service(
     assert (new.status, new.url, new.pid != old.pid) == ("ready", old.url, True)
     until(lambda: started_at(old.pid) is None)
     assert endpoints.healthy(new)
+
+
+def test_a_stop_leaves_a_deployment_of_the_same_endpoint_alone(
+    fake: FakeEngine, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_STOP_S", 0.1)
+    endpoints.deploy(spec(tiny))
+    endpoints.deploy(spec(tiny, name="other"))
+    go_on, waits = threading.Event(), local._await_ready
+
+    def wait(*given: Any) -> dict[str, Any]:
+        assert go_on.wait(60)
+        return waits(*given)
+
+    monkeypatch.setattr(local, "_await_ready", wait)
+    deployed: list[Endpoint] = []
+    new = make_tiny_model(tmp_path / "new", seed=1)
+    thread = threading.Thread(target=lambda: deployed.append(endpoints.deploy(spec(new))))
+    thread.start()
+    until(lambda: len(list(tmp_path.glob("home/endpoints/bot/g-*/plan.json"))) == 2)
+    with pytest.raises(InputError, match=r"'bot' is being deployed.*goldpath runs cancel"):
+        endpoints.stop("bot")
+    endpoints.stop("other")  # which nobody deploys
+    go_on.set()
+    thread.join()
+    assert endpoints.list_endpoints() == deployed
+    endpoints.stop("bot")
+    assert (endpoints.list_endpoints(), engines_running(tmp_path)) == ([], [])
 
 
 def test_a_listing_leaves_a_deployment_alone_that_replaces_a_dead_endpoint(

@@ -45,6 +45,8 @@ def test_deploy_adopt_and_stop(fake: FakeEngine, tiny: Path, tmp_path: Path, hom
     again = endpoints.deploy(spec(tiny, ready_seconds=10))
     assert (again.adopted, again.ready_seconds, again.pid, again.url) == (True, 0, first.pid, first.url)
     assert endpoints.list_endpoints() == [first] == [endpoints.get("bot")]
+    versioned = endpoints.deploy(spec(tiny, model_version="2"))  # the same model, registered since
+    assert (versioned.adopted, versioned.pid, endpoints.get("bot").model_version) == (True, first.pid, "2")
     endpoints.stop("bot")
     assert engines_running(tmp_path) == []
     assert (endpoints.list_endpoints(), endpoints.healthy(first), generations(home)) == ([], False, [])
@@ -227,7 +229,7 @@ def test_a_port_lost_to_another_after_the_check(
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        monkeypatch.setattr(local, "_is_free", lambda _: True)
+        monkeypatch.setattr(local, "is_free", lambda _: True)
         with pytest.raises(StepError, match="cannot take the port: Address already in use"):
             endpoints.deploy(spec(tiny, port=other.getsockname()[1]))
 

@@ -99,7 +99,13 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(
     assert not (slot / "result.json").exists()
     assert [line for line in map(command_line, workers()) if str(slot) in line] == []
 
-    again = finetune.fine_tune(frame, "frame", model, "base", SPEC)
+    shown = home / "events.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOLDPATH_EVENTS", str(shown))
+        again = finetune.fine_tune(frame, "frame", model, "base", SPEC)
+    first = json.loads(shown.read_text().splitlines()[0])
+    assert first["done"] == again.result.resumed_from
+    assert first["label"] == f"Fine-tuning resumed from step {again.result.resumed_from} of 30"
     assert again.path == slot
     assert not again.reused
     assert again.result.resumed_from in range(3, 30, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import sqlite3
 import tempfile
 from collections import Counter
@@ -14,6 +15,9 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from filelock import FileLock
 
 from goldpath.core.digest import code_digest, digest_json, versions
 from goldpath.core.errors import DataError, from_os_error
@@ -80,9 +84,23 @@ def _opened(spec: DatasetSpec) -> Iterator[_Source]:
         yield _Source(kube_api.versions(), kube_api.chats)
         return
     check(spec)  # before gigabytes are fetched and digested
-    with tempfile.TemporaryDirectory(dir=state("spool")) as spool:
-        files = sources.bring(spec.source, Path(spool))
+    with _spool() as spool:
+        files = sources.bring(spec.source, spool)
         yield _Source(files.digests, lambda: files.chats(spec.max_row_bytes))
+
+
+@contextmanager
+def _spool() -> Iterator[Path]:
+    """A folder for what is fetched, under a lock as `runs clean --store` looks for it: it leaves one in use alone."""
+    spool = state("spool") / uuid4().hex
+    lock = FileLock(spool.parent / f".{spool.name}.lock")
+    with lock:
+        spool.mkdir()
+        try:
+            yield spool
+        finally:
+            shutil.rmtree(spool, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)  # nobody else will want a name that is used once
 
 
 def _build(source: _Source, spec: DatasetSpec, folder: Path) -> DataCard:
@@ -196,22 +214,23 @@ def _row(chat: Chat, key: bytes) -> dict[str, Any]:
 
 def _write(scratch: Path, splitter: Splitter, writer: Writer, tally: _Tally) -> None:
     """Second and third pass: learn what the test split says, then write all rows but those that say it too."""
-    overlap = Overlap(scratch / "runs.db")
-    with closing(overlap), progress("Writing rows", 2 * tally.staged, "rows") as bar:
-        for row, core in _staged(scratch):
-            bar.advance(1)
-            if splitter.of(row["group"]) == "test":
-                overlap.add(core or row["answer"])
-        for row, core in _staged(scratch):
-            bar.advance(1)
-            split = splitter.of(row["group"])
-            if split != "test" and overlap.contaminated(core or row["answer"]):
-                tally.dropped["contaminated"] += 1
-                continue
-            row["split"] = split
-            row["event_timestamp"] = datetime.fromisoformat(row["event_timestamp"])
-            writer.write(row, sum(len(words(message["content"])) for message in row["messages"]))
-            splitter.wrote(row["group"])
+    with closing(Overlap(scratch / "runs.db")) as overlap:
+        with progress("Learning the test split", tally.staged, "rows") as bar:
+            for row, core in _staged(scratch):
+                bar.advance(1)
+                if splitter.of(row["group"]) == "test":
+                    overlap.add(core or row["answer"])
+        with progress("Writing rows", tally.staged, "rows") as bar:
+            for row, core in _staged(scratch):
+                bar.advance(1)
+                split = splitter.of(row["group"])
+                if split != "test" and overlap.contaminated(core or row["answer"]):
+                    tally.dropped["contaminated"] += 1
+                    continue
+                row["split"] = split
+                row["event_timestamp"] = datetime.fromisoformat(row["event_timestamp"])
+                writer.write(row, sum(len(words(message["content"])) for message in row["messages"]))
+                splitter.wrote(row["group"])
 
 
 def _staged(scratch: Path) -> Iterator[tuple[dict[str, Any], str]]:

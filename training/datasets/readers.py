@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -23,6 +23,16 @@ FORMATS = {
 """File suffix to format, in the order in which a folder's are looked for; all but Parquet may end with `.gz` too."""
 _PIECE = 1 << 16
 _BATCH_ROWS = 256
+_EXPECTED = {
+    "Expecting value": "expected a value",
+    "Expecting ',' delimiter": "expected a comma or a closing bracket",
+    "Expecting ':' delimiter": "expected a colon",
+    "Expecting property name enclosed in double quotes": "expected a name in double quotes",
+    "Unterminated string starting at": "expected a closing quote for the text that begins",
+    "Extra data": "expected no more after the object",
+    "Invalid control character at": "expected \\n, \\t or the like for a control character",
+}
+"""What Python's parser says, as what was expected."""
 
 
 def format_of(name: str) -> str:
@@ -88,19 +98,24 @@ def _jsonl(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Row]:
     for number, line in _lines(stream, name, limit):
         if line.strip():
             place = f"{name}, line {number}"
-            yield place, _object(_parse(json.loads, line, place), place)
+            yield place, _object(_parse(line, place), place)
 
 
-def _parse(parse: Callable[[str], Any], text: str, place: str) -> Any:
+def _parse(text: str, place: str, remedy: str = "Write one JSON object a line.") -> Any:
+    text = text.rstrip("\r\n")
     try:
-        return parse(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{place}: broken JSON, {error.msg.lower()} at character {error.colno}",
-            "Write one JSON object a line.",
-        ) from None
+        raise DataError(f"{place}: {_broken(error, f'character {error.pos + 1}', 'line')}", remedy) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; thousands of brackets
-        raise DataError(f"{place}: broken JSON, {error}", "Write one JSON object a line.") from None
+        raise DataError(f"{place}: broken JSON, {error}", remedy) from None
+
+
+def _broken(error: json.JSONDecodeError, where: str, whole: str) -> str:
+    """What was expected, and where (counted from 1) in the `whole` line or file."""
+    if error.pos >= len(error.doc):
+        where += f", where the {whole} ends"
+    return f"broken JSON, {_EXPECTED.get(error.msg, error.msg.lower().removesuffix(' at'))} at {where}"
 
 
 def _object(value: Any, place: str) -> dict[str, Any]:
@@ -128,7 +143,9 @@ def _array(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Row]:
             return
         if number and text.held[:1] != ",":
             raise DataError(
-                f"{name}, line {text.line}: broken JSON, expected , or ]", "Write an array of objects."
+                f"{name}, line {text.line}: broken JSON, expected a comma or a closing bracket at character "
+                f"{text.column + 1}{'' if text.held else ', where the file ends'}",
+                "Write an array of objects.",
             )
         if number:
             text.take(1)
@@ -147,9 +164,10 @@ def _element(text: _Window, decoder: json.JSONDecoder, place: str, limit: int) -
             if len(text.held) > limit:
                 raise _too_long(place, limit) from None
             if not text.more(want):
+                column = error.colno + (text.column if error.lineno == 1 else 0)
+                where = f"line {text.line + error.lineno - 1}, character {column}"
                 raise DataError(
-                    f"{place}: broken JSON, {error.msg.lower()} on line {text.line + error.lineno - 1}",
-                    "Write an array of objects.",
+                    f"{place}: {_broken(error, where, 'file')}", "Write an array of objects."
                 ) from None
             want *= 2  # so that a long row is not decoded again for every piece of it
         except (ValueError, RecursionError) as error:
@@ -172,7 +190,9 @@ class _Window:
     """The part of a text that is being looked at."""
 
     def __init__(self, stream: io.BufferedReader, name: str) -> None:
-        self.stream, self.name, self.held, self.line = stream, name, "", 1
+        self.stream, self.name, self.held = stream, name, ""
+        self.line, self.column = 1, 0
+        """Where `held` begins: the line from 1, and how many of its characters came before."""
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def more(self, size: int) -> bool:
@@ -191,7 +211,9 @@ class _Window:
 
     def take(self, count: int) -> None:
         """Go past `count` characters."""
-        self.line += self.held.count("\n", 0, count)
+        lines = self.held.count("\n", 0, count)
+        self.line += lines
+        self.column = count - self.held.rindex("\n", 0, count) - 1 if lines else self.column + count
         self.held = self.held[count:]
 
     def skip(self, characters: str) -> None:
@@ -235,7 +257,8 @@ def _cells(row: dict[str, str], place: str) -> dict[str, Any]:
     """In CSV a list of messages stands in its cell as JSON."""
     if not row.get("messages"):
         return {name: value for name, value in row.items() if name != "messages"}
-    return {**row, "messages": _parse(json.loads, row["messages"], place)}
+    cell = _parse(row["messages"], f"{place}, cell `messages`", "Write the list of messages as JSON.")
+    return {**row, "messages": cell}
 
 
 def _parquet(stream: BinaryIO, name: str, limit: int) -> Iterator[Row]:
