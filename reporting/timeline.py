@@ -90,7 +90,7 @@ def _spans(run: RunRecord) -> tuple[dict[str, tuple[float, float]], float, float
             begin = end
         spans[name] = (begin, begin + seconds)
         end = max(end, begin + seconds)
-    # A run's record counts whole seconds, as the terminal shows them.
+    # Between and after the steps there is time, too: the record has what the terminal shows.
     return spans, _seconds(run) or end if whole and not paused else end, paused
 
 
