@@ -12,6 +12,7 @@ from goldpath.core import marks
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json
 from goldpath.pipelines.runs import Run
+from goldpath.reporting.loading import named
 from goldpath.reporting.numbers import duration
 
 
@@ -93,7 +94,7 @@ def _outcome(run: Run) -> dict[str, str]:
         told["report"] = str(run.report)
     if run.error:
         line = GoldpathError.from_dict(run.error).line()
-        told["error"] = as_typed(summary.with_name(line, run.name))
+        told["error"] = as_typed(named(line, run.name))
     if run.status in summary.RESUMABLE:
         told["go on"] = as_typed(f"`{summary.resume_line(run.name)}`").strip("`")
     return told

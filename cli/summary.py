@@ -51,14 +51,11 @@ def resume_line(name: str) -> str:
     return f"goldpath run --resume {name}"
 
 
-def with_name(text: str, run: str) -> str:
-    """What a step said, which does not know its run: the command that goes on gets its name."""
-    return text.replace("`goldpath run --resume`", f"`{resume_line(run)}`")
-
-
 def resumable(error: GoldpathError, name: str) -> GoldpathError:
     """The error of a run, its remedy naming the command that goes on with it."""
-    line, remedy = f"`{resume_line(name)}`", with_name(error.remedy, name)
+    from goldpath.reporting.loading import named
+
+    line, remedy = f"`{resume_line(name)}`", named(error.remedy, name)
     if line not in f"{error.message} {remedy}":
         remedy = f"{remedy.rstrip('.')}. " if remedy else ""
         remedy += f"To go on with the run as it is: {line}."

@@ -30,6 +30,7 @@ def probe(
 
     from goldpath.core.files import read_json
     from goldpath.core.steps import step
+    from goldpath.core.uris import local_path
     from goldpath.feature_repo import store
     from goldpath.feature_repo.frame import questions
     from goldpath.reporting.fragments import ttft_html
@@ -45,7 +46,7 @@ def probe(
         def retrieve(query: str, k: int) -> list[str]:
             return [chunk.text for chunk in store.retrieve(query, k, online)]
 
-        asked = questions(Path(frame.path) / "test.parquet", 1)
+        asked = questions(local_path(frame.uri) / "test.parquet", 1)
         seen = run_probe(live, ProbeSpec.parse({}, overrides.get("probe"), "probe"), retrieve, asked)
         metrics.log_metric("repeat_speedup", seen.repeat_speedup)
         metrics.log_metric("tokens_per_second", seen.tokens_per_second)

@@ -87,7 +87,7 @@ def first_failure(run_dir: Path) -> Failure | None:
         kept, step = _read(mark), mark.name.partition("-")[2]
         if "message" in kept:
             return Failure(step, GoldpathError.from_dict(kept))
-        if mark.name.startswith(_RUNNING) and _orphaned(kept):
+        if _orphaned(kept):  # one that was killed before it had written why has its pid in `failed-` too
             killed = StepError(
                 f"{step} was killed, most often because the machine ran out of memory",
                 "Close other programs or make the work smaller (batch_size, sequence_length, max_rows), "

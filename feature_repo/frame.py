@@ -112,7 +112,7 @@ def questions(file: Path, count: int, longest: int = 200) -> list[str]:
         longest: characters.
 
     Returns:
-        None where the split has no rows.
+        An empty list where the split has no rows.
     """
     import pyarrow.parquet as pq
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -29,14 +30,19 @@ def clean_store() -> tuple[int, int]:
         if run.busy():
             raise InputError(f"run {run.name!r} is running", "Wait for it, or cancel it, then clean.")
     freed = in_use = 0
-    for pattern in _KEPT:
-        for slot in settings.home().glob(pattern):
-            if not slot.is_dir():
-                continue  # a lock
-            try:
-                freed += _remove(slot)
-            except Timeout:
-                in_use += 1
+    with runs.store_lock().open("ab") as lock:  # until its end, who starts a run waits for us
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError("a run has just started", "Wait for it, or cancel it, then clean.") from None
+        for pattern in _KEPT:
+            for slot in settings.home().glob(pattern):
+                if not slot.is_dir():
+                    continue  # a lock
+                try:
+                    freed += _remove(slot)
+                except Timeout:
+                    in_use += 1
     return freed, in_use
 
 
@@ -45,7 +51,10 @@ def _remove(slot: Path) -> int:
     name = slot.name.lstrip(".").partition(".")[0]
     try:
         with FileLock(slot.parent / f".{name}.lock").acquire(timeout=0) as lock:
-            size = sum(file.stat().st_size for file in slot.rglob("*") if file.is_file())
+            sizes = [file.stat() for file in slot.rglob("*") if file.is_file()]
+            size = sum(
+                each.st_size for each in sizes if each.st_nlink == 1
+            )  # others stay where they are linked
             shutil.rmtree(slot)
             if slot.parent.name == "spool":  # its name is used once; others' locks may be waited for
                 Path(lock.lock_file).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -133,7 +134,7 @@ def _drive(run: runs.Run, watch: Watcher) -> subprocess.Popen[bytes]:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "goldpath.pipelines.worker", run.name],
+                [sys.executable, "-m", "goldpath.pipelines.worker", run.name, str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -17,12 +17,13 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import re
 import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, PrivateAttr
@@ -60,6 +61,7 @@ class Run(BaseModel):
     command: str = ""
     error: dict[str, str] | None = None
     _held: FileLock | None = PrivateAttr(default=None)
+    _store: BinaryIO | None = PrivateAttr(default=None)
 
     @property
     def folder(self) -> Path:
@@ -110,9 +112,46 @@ class Run(BaseModel):
         except OSError as error:
             raise from_os_error(error, self.folder) from error
         self._held = held
+        if not self._recorded():  # it was removed meanwhile
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.release()
+            raise _unknown(self.name)
         if not self._worker_ended():
             self.release()
             raise self._running()
+        self._share()
+
+    def claim(self) -> bool:
+        """Make the run's folder, hold it and write its record; False where the name is taken.
+
+        A folder without a record, as a kill in the middle of this leaves it, is taken over.
+        """
+        self.folder.mkdir(exist_ok=True)
+        held = FileLock(self.folder / ".lock", thread_local=False)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            return False
+        if self._recorded():
+            held.release()
+            return False
+        self._held = held
+        try:
+            self._share()
+            self.save()
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.release()
+            raise
+        return True
+
+    def _recorded(self) -> bool:
+        return (self.folder / "run.json").exists()
+
+    def _share(self) -> None:
+        """Keep `runs clean --store` away from what the run will read; waits for one that is at work."""
+        self._store = store_lock().open("ab")
+        fcntl.flock(self._store, fcntl.LOCK_SH)
 
     def _worker_ended(self) -> bool:
         """Whether no worker runs, waiting for one to end whose command was killed: it knows, and is about to."""
@@ -130,6 +169,9 @@ class Run(BaseModel):
 
     def release(self) -> None:
         """Undo `hold`."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
         if self._held is not None:
             self._held.release()
             self._held = None
@@ -143,6 +185,11 @@ class Run(BaseModel):
         except OSError:  # nobody has held it yet
             return False
         return False
+
+
+def store_lock() -> Path:
+    """The file that every held run locks for reading, and who removes what runs read for writing."""
+    return settings.state() / ".store.lock"
 
 
 def now() -> str:
@@ -159,26 +206,17 @@ def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, c
     """
     check_name(name)
     root = settings.state("runs")
-    number = 1
-    while True:
+    for number in itertools.count(1):
         chosen = name or f"{pipeline}-{number}"
-        try:
-            (root / chosen).mkdir()
-        except FileExistsError:
-            if name is not None:
-                raise _taken(name) from None
-            number += 1
-            continue
-        except OSError as error:
-            raise from_os_error(error, root / chosen) from error
         run = Run(name=chosen, pipeline=pipeline, parameters=parameters, created=now(), command=command)
         try:
-            run.hold()
-            run.save()
-        except BaseException:
-            shutil.rmtree(run.folder, ignore_errors=True)  # else it would block the name for ever
-            raise
-        return run
+            if run.claim():
+                return run
+        except OSError as error:
+            raise from_os_error(error, root / chosen) from error
+        if name is not None:
+            break
+    raise _taken(chosen)
 
 
 def check_name(name: str | None) -> None:
@@ -194,7 +232,7 @@ def check_name(name: str | None) -> None:
             f"{name!r} cannot be the name of a run",
             "Use at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends.",
         )
-    if (settings.home() / "runs" / name).exists():
+    if (settings.home() / "runs" / name / "run.json").exists():
         raise _taken(name)
 
 
@@ -214,11 +252,15 @@ def load(name: str) -> Run:
     """
     file = settings.home() / "runs" / name / "run.json"
     if not _NAME.fullmatch(name) or not file.exists():
-        raise InputError(f"there is no run {name!r} under {settings.home()}", _instead_of(name))
+        raise _unknown(name)
     run = Run.model_validate(read_json(file))
     if run.status in ("created", "running") and not run.busy():
         run.status = "interrupted"
     return run
+
+
+def _unknown(name: str) -> InputError:
+    return InputError(f"there is no run {name!r} under {settings.home()}", _instead_of(name))
 
 
 def _instead_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The process that runs a compiled pipeline on this machine: `python -m goldpath.pipelines.worker RUN`.
+"""The process that runs a compiled pipeline on this machine: `python -m goldpath.pipelines.worker RUN PID`.
 
 Whoever starts it holds the run (`Run.hold`). Its exit code is 0, 2 for a run that failed, or 143 where
 it was stopped from outside and others write the record.
@@ -40,9 +40,9 @@ def environment(run: runs.Run) -> dict[str, str]:
     }
 
 
-def main(name: str) -> int:
-    """Run the pipeline to its end. Returns the exit code."""
-    die_with_parent()
+def main(name: str, parent: int) -> int:
+    """Run the pipeline to its end, or to that of the process that started us. Returns the exit code."""
+    die_with_parent(parent)  # it may have ended already
     signal.signal(signal.SIGTERM, _stop)
     try:
         run = runs.load(name)
@@ -127,4 +127,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -130,7 +130,7 @@ def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
         started=_moment(run.get("started")),
         parameters=dict(run.get("parameters") or {}),
         command=str(run.get("command") or ""),
-        error={str(key): _named(str(value), name) for key, value in error.items()} if error else None,
+        error={str(key): named(str(value), name) for key, value in error.items()} if error else None,
         steps={name: _load(name, Path(steps[name])) for name in order},
         ended=_moment(run.get("ended")),
         failed=run.get("status") == "failed",
@@ -138,7 +138,7 @@ def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
     )
 
 
-def _named(text: str, run: str) -> str:
+def named(text: str, run: str) -> str:
     """What a step said, which does not know its run: the command that goes on gets the run's name."""
     return text.replace("`goldpath run --resume`", f"`goldpath run --resume {run}`")
 

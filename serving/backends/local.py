@@ -116,6 +116,8 @@ def stop(name: str) -> None:
     root = state("endpoints")
     if not re.fullmatch(NAME, name):
         get(name)  # says which there are
+    if not (root / name).exists():
+        get(name)
     try:
         with FileLock(_own_lock(root, name)).acquire(timeout=_STOP_S):
             if _record(root / name) is None:

@@ -173,6 +173,10 @@ def test_a_step_that_is_killed_is_noticed_and_the_others_do_nothing(tmp_path: Pa
     assert failure is not None
     assert failure.to_dict()["step"] == "prepare_data"
     assert "prepare_data was killed, most often because the machine ran out of memory" in failure.error.line()
+    (tmp_path / "running-prepare_data").rename(tmp_path / "failed-prepare_data")  # killed before it wrote why
+    failure = marks.first_failure(tmp_path)
+    assert failure is not None
+    assert "prepare_data was killed" in failure.error.line()
     marks.clear(tmp_path)
     assert not marks.lost(tmp_path)
 

@@ -58,6 +58,16 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
         r"cell `messages`: broken JSON, expected a comma.* at character 17, where the line ends.*Write the list",
     ),
     "not an object": ("d.jsonl", b"[1, 2]\n", r"d.jsonl, line 1: not a JSON object"),
+    "more than one array": (
+        "d.json",
+        b'[{"prompt": "a", "completion": "b"}]\n[{"prompt": "c", "completion": "d"}]',
+        r"d.json, line 2: broken JSON, expected no more after the array at character 1\..*one array",
+    ),
+    "two columns of one name": (
+        "d.csv",
+        b"prompt,completion,completion\na,b,c\n",
+        r"d.csv: two columns are called 'completion'\. Give each column",
+    ),
     "a number of 5,000 digits": ("d.jsonl", b'{"prompt": ' + b"1" * 5_000 + b"}\n", r"line 1: broken JSON"),
     "deep brackets": ("d.jsonl", b"[" * 100_000 + b"\n", r"d.jsonl, line 1: broken JSON"),
     "broken list": (

@@ -66,6 +66,22 @@ def test_not_while_a_run_goes_on_or_is_about_to(kept):
     assert clean_store() == (4000, 0)
 
 
+def test_a_run_that_starts_after_the_look_is_seen_too(kept, monkeypatch):
+    run = runs.create("small", {})
+    monkeypatch.setattr(runs, "all_runs", list)
+    before = standing(kept)
+    with pytest.raises(InputError, match="a run has just started"):
+        clean_store()
+    assert standing(kept) == before
+    run.release()
+    assert clean_store() == (4000, 0)
+
+
+def test_only_what_is_freed_counts(kept):
+    (kept / "mlartifacts" / "link").hardlink_to(kept / "store" / "dataset" / "aa" / "deep" / "file")
+    assert clean_store() == (3000, 0)
+
+
 def test_the_locks_are_those_that_builders_take(home):
     """The names that we lock, against the code that builds."""
     from goldpath.core.reuse import reuse

@@ -322,6 +322,35 @@ def test_a_run_that_cannot_be_recorded_does_not_block_its_name(home, monkeypatch
     assert runs.create("small", {}, "mine").name == "mine"
 
 
+def test_a_folder_that_a_kill_left_without_a_record_does_not_block_its_name(home):
+    (home / "runs" / "mine").mkdir(parents=True)
+    run = runs.create("small", {}, "mine")
+    assert runs.load("mine").status == "created"
+    with pytest.raises(InputError, match="already is a run 'mine'"):
+        runs.create("small", {}, "mine")
+    run.release()
+
+
+def test_a_run_that_was_removed_meanwhile_is_not_made_anew(home):
+    made = runs.create("small", {})
+    made.release()
+    seen = runs.load(made.name)
+    runs.remove(made)
+    with pytest.raises(InputError, match="there is no run 'small-1'"):
+        seen.hold()
+    assert not seen.folder.exists()
+    assert runs.create("small", {}).name == "small-1"
+
+
+def test_a_worker_whose_command_is_gone_does_not_begin(home):
+    run = make_run("well")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "goldpath.pipelines.worker", run.name, str(gone.pid)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGTERM
+    assert not (run.folder / "events.jsonl").exists()
+
+
 def test_a_run_that_never_started_counts_as_interrupted_and_can_be_removed(home):
     code = "from goldpath.pipelines import runs; run = runs.create('small', {})"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -140,6 +140,14 @@ def _array(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Row]:
     while True:
         text.skip(" \t\r\n")
         if text.held.startswith("]"):
+            text.take(1)
+            text.skip(" \t\r\n")
+            if text.held:
+                raise DataError(
+                    f"{name}, line {text.line}: broken JSON, expected no more after the array at character "
+                    f"{text.column + 1}",
+                    "Write one array of objects.",
+                )
             return
         if number and text.held[:1] != ",":
             raise DataError(
@@ -234,6 +242,10 @@ def _csv(stream: io.BufferedReader, name: str, limit: int) -> Iterator[Row]:
         if header is None:
             return
         header = [column.strip() for column in header]
+        if twice := {column for column in header if header.count(column) > 1}:
+            raise DataError(
+                f"{name}: two columns are called {min(twice)!r}", "Give each column a name of its own."
+            )
         for number, cells in enumerate(reader, 1):
             if not cells:
                 continue
