@@ -21,10 +21,16 @@ def test_a_whole_gpu_is_found_by_its_nodes_label():
         assert set(products.labels(gpu.name, known=gpu.labels)) == set(gpu.labels)
 
 
-def test_the_catalogue_and_the_requests_know_the_same_profiles():
+def test_a_gpu_of_the_catalogue_can_be_asked_for_by_its_profiles_and_found_by_its_labels():
     for gpu in catalogue.gpus():
-        if gpu.mig:
-            name = {"H100": "H100-80GB", "H100-PCIe": "H100-80GB", "H100-NVL": "H100-94GB"}.get(
-                gpu.name, gpu.name
-            )
-            assert sorted(profile.resource_name for profile in gpu.mig) == sorted(profiles.BY_GPU[name])
+        assert profiles.BY_GPU.get(gpu.name, ()) == tuple(profile.resource_name for profile in gpu.mig)
+        assert products.LABELS[gpu.name] == gpu.labels
+
+
+def test_a_gpu_of_which_only_names_are_known_can_be_asked_for_and_is_not_planned_for():
+    asked = requests.parse("mig:1g.24gb.gfx")
+    assert profiles.gpus_with(asked.terms[0].profile) == ("RTX-PRO-6000",)
+    assert products.slice_labels("3g.48gb") == ("NVIDIA-GH200-480GB-MIG-3g.48gb",)
+    assert not {place.request for place in places("any")} & {"mig:1g.24gb.gfx", "mig:3g.48gb", "whole:GH200"}
+    owners = [name for names in catalogue.product_names().values() for name in names]
+    assert len(owners) == len(set(owners)), "a fact stands once"
