@@ -114,15 +114,16 @@ def gpus() -> tuple[Gpu, ...]:
 
 @functools.cache
 def profile_names() -> dict[str, tuple[str, ...]]:
-    """Every GPU that has MIG, those of which only names are known at the end, with its profiles as `nvidia-smi` does."""
+    """Every GPU that has MIG with its profiles as `nvidia-smi` spells them; of which only names are known, last."""
     measured = {gpu.name: tuple(profile.name for profile in gpu.mig) for gpu in gpus() if gpu.mig}
     return measured | {gpu.name: gpu.mig for gpu in _names_only() if gpu.mig}
 
 
 @functools.cache
 def product_names() -> dict[str, tuple[str, ...]]:
-    """Every GPU with its names by the driver, those of which only names are known at the end."""
-    return {gpu.name: gpu.products for gpu in (*gpus(), *_names_only())}
+    """Every GPU with its names by the driver, those of which only names are known last."""
+    measured = {gpu.name: gpu.products for gpu in gpus()}
+    return measured | {gpu.name: gpu.products for gpu in _names_only()}
 
 
 @functools.cache

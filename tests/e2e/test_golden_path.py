@@ -24,6 +24,7 @@ COMPONENTS = {
     "prepare_data",
     "build_features",
     "import_model",
+    "plan_resources",
     "tune",
     "fine_tune",
     "evaluate",
@@ -135,6 +136,22 @@ def test_every_component_ran_and_left_its_result(place, first):
     assert first["status"] == "succeeded"
     assert set(steps_of(place, first["run"])) == COMPONENTS
     assert not any(step["reused"] for name, step in steps_of(place, first["run"]).items() if name != "report")
+
+
+def test_the_training_ran_as_it_was_planned(place, first):
+    steps = steps_of(place, first["run"])
+    plan, trained = steps["plan_resources"]["result"], steps["fine_tune"]["result"]
+    assert (plan["asked"], plan["gpu"]) == ("auto", "none")
+    assert plan["shape"]["lora_rank"] == 8, "the largest that the search may choose"
+    assert plan["shape"]["sequence_length"] == trained["hyperparameters"]["sequence_length"] == 64
+    assert "gpu" not in trained["hyperparameters"], "where it ran is no part of what it is"
+    assert plan["here"]["fits"]
+    assert plan["cluster"]["place"].startswith("mig:")
+    run = json.loads((place / "home" / "runs" / first["run"] / "run.json").read_text())
+    assert "gpu" not in run["parameters"]
+    page = Path(first["report"]).read_text(encoding="utf-8")
+    assert "The fine-tuning was measured at" in page
+    assert f"On a cluster: {plan['cluster']['place']}" in page
 
 
 def test_the_model_is_champion_with_its_lineage(place, first):

@@ -84,7 +84,7 @@ def test_a_good_run_is_told_from_data_to_endpoint(good: Path) -> None:
         "38×",
         "4.91 s cold → 0.13 s repeated",
         "24.1",
-        "2 of 10 steps reused",
+        "2 of 11 steps reused",
         "5 min 50 s",
         "5,155 of 6,003 chats were kept",
         "Near duplicate",
@@ -123,7 +123,7 @@ def test_the_page_is_one_small_file_that_loads_nothing(good: Path) -> None:
 
 def test_every_picture_has_a_name_and_its_figures_as_a_table(good: Path) -> None:
     page = Tree(good.read_text())
-    assert page.tags.count("figure") == 6
+    assert page.tags.count("figure") == 8
     labels = [value for name, value in page.attributes if name == "aria-labelledby" and "-title" in value]
     ids = {value for name, value in page.attributes if name == "id"}
     assert len(labels) == page.tags.count("svg")

@@ -198,7 +198,7 @@ def test_a_check_says_what_was_measured_and_asked(check: dict[str, Any], told: s
     assert comparison.check_rows(judged)[0].told == told
 
 
-@pytest.mark.parametrize(("reused", "note"), [(False, "10 steps, none reused"), (True, "every step reused")])
+@pytest.mark.parametrize(("reused", "note"), [(False, "11 steps, none reused"), (True, "every step reused")])
 def test_the_time_says_what_was_reused(tmp_path: Path, reused: bool, note: str) -> None:
     steps = samples.write_steps(tmp_path, samples.results())
     for path in steps.values():
