@@ -122,50 +122,52 @@ def _chart(ident: str, place: PlannedPlace, measured: int) -> Chart:
     named = clip(place.place, 32)
     where = named[:1].upper() + named[1:] if ident == "here" else f"On a cluster: {named}"
     parts = [(name, size) for name, size in place.components.items() if size]
-    width = max(place.has, 1.15 * place.need, 1.15 * measured) / _GIB  # room for the figure beside a bar
-
-    def draw(figure: Figure, narrow: bool) -> None:
-        axes = figure.add_subplot()
-        left, rows = 0.0, ["Planned"]
-        for name, size in parts:
-            label, role, alpha = PARTS.get(name, (clip(name, 24), "muted", 1.0))
-            axes.barh(
-                0,
-                size / _GIB,
-                left=left,
-                height=0.62,
-                color=COLOUR[role],
-                alpha=alpha,
-                label=f"{label} {_short(size)}",
-            )
-            left += size / _GIB
-        if measured:
-            rows.append("Measured")
-            axes.barh(1, measured / _GIB, height=0.62, color=COLOUR["ink"], alpha=0.75)
-            axes.annotate(
-                _gib(measured), (measured / _GIB, 1), (6, 0), textcoords="offset points", va="center"
-            )
-        axes.annotate(_gib(place.need), (left, 0), (6, 0), textcoords="offset points", va="center")
-        if place.has:
-            _frame(axes, place, len(rows))
-        axes.set_yticks(range(len(rows)), rows)
-        axes.set_ylim(len(rows) - 0.45, -1.05 if place.has else -0.6)
-        axes.set_xlim(0, width * 1.003)
-        axes.set_xlabel("GiB")
-        axes.grid(visible=False)
-        axes.locator_params(axis="x", nbins=5 if narrow else 9)
-        figure.legend(
-            loc="outside lower left",
-            ncols=1 if narrow else 3,
-            frameon=False,
-            handlelength=1.0,
-            handleheight=1.0,
-        )
-
     room = f" of {_gib(place.has)}, of which {percent(place.margin, 0)} stay free" if place.has else ""
     about = f"Planned {_gib(place.need)}{room}; the peak is at the {place.peak}."
     about += f" Measured {_gib(measured)}." if measured else ""
-    columns = ("Part", "GiB", "Share")
+    bars = 2 if measured else 1
+    wide = (_WIDE, 92 + 34 * bars + 20 * -(-len(parts) // 3))
+    narrow = (_NARROW, 92 + 34 * bars + 19 * len(parts))
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        _draw(figure, place, measured, narrow=narrow)
+
+    svg = picture(f"plan-{ident}", where, about, draw, wide, narrow)
+    return Chart(where, about, svg, ("Part", "GiB", "Share"), _table(place, parts, measured))
+
+
+def _draw(figure: Figure, place: PlannedPlace, measured: int, *, narrow: bool) -> None:
+    axes, left, rows = figure.add_subplot(), 0.0, ["Planned"]
+    for name, size in place.components.items():
+        if size:
+            label, role, alpha = PARTS.get(name, (clip(name, 24), "muted", 1.0))
+            style: dict[str, Any] = {
+                "color": COLOUR[role],
+                "alpha": alpha,
+                "label": f"{label} {_short(size)}",
+            }
+            axes.barh(0, size / _GIB, left=left, height=0.62, **style)
+            left += size / _GIB
+    if measured:
+        rows.append("Measured")
+        axes.barh(1, measured / _GIB, height=0.62, color=COLOUR["ink"], alpha=0.75)
+    for row, size in enumerate((place.need, measured)[: len(rows)]):
+        axes.annotate(_gib(size), (size / _GIB, row), (6, 0), textcoords="offset points", va="center")
+    if place.has:
+        _frame(axes, place, len(rows))
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.45, -1.05 if place.has else -0.6)
+    # Room for the figure beside a bar.
+    axes.set_xlim(0, max(place.has * 1.003, 1.15 * place.need, 1.15 * measured) / _GIB)
+    axes.set_xlabel("GiB")
+    axes.grid(visible=False)
+    axes.locator_params(axis="x", nbins=5 if narrow else 9)
+    columns = 1 if narrow else 3
+    figure.legend(loc="outside lower left", ncols=columns, frameon=False, handlelength=1.0, handleheight=1.0)
+
+
+def _table(place: PlannedPlace, parts: list[tuple[str, int]], measured: int) -> list[tuple[str, str, str]]:
+    """The same figures, for those who cannot see the picture."""
     table = [
         (PARTS.get(name, (name,))[0], f"{size / _GIB:,.2f}", percent(size / place.need, 0))
         for name, size in parts
@@ -176,12 +178,7 @@ def _chart(ident: str, place: PlannedPlace, measured: int) -> Chart:
         table.append(("May be used", f"{place.has * (1 - place.margin) / _GIB:,.2f}", ""))
     if measured:
         table.append(("Measured peak", f"{measured / _GIB:,.2f}", percent(measured / place.need, 0)))
-    bars = 2 if measured else 1
-    lines = len(parts)
-    wide = (_WIDE, 92 + 34 * bars + 20 * -(-lines // 3))
-    narrow = (_NARROW, 92 + 34 * bars + 19 * lines)
-    svg = picture(f"plan-{ident}", where, about, draw, wide, narrow)
-    return Chart(where, about, svg, columns, table)
+    return table
 
 
 def _frame(axes: Axes, place: PlannedPlace, rows: int) -> None:
