@@ -39,13 +39,14 @@ def list_(as_json: bool) -> None:
 
 def _row(run: Run) -> tuple[str, ...]:
     from goldpath.cli.summary import seconds
+    from goldpath.reporting.numbers import duration
 
     version, judged = run.result("register_model"), run.result("evaluate")
     return (
         run.name,
         run.status,
         run.started[:16].replace("T", " "),
-        f"{seconds(run):.0f} s" if run.ended else "",
+        duration(seconds(run)) if run.ended else "",
         f"{version['name']} v{version['version']}" if version else "",
         f"{-judged['loss_drop']:+.1%}" if judged else "",
     )

@@ -12,6 +12,7 @@ from goldpath.core import marks
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json
 from goldpath.pipelines.runs import Run
+from goldpath.reporting.numbers import duration
 
 
 def as_dict(run: Run) -> dict[str, Any]:
@@ -30,9 +31,11 @@ def print_run(run: Run) -> None:
     for key, value in defaults(run).items():
         click.echo(f"  {key} = {value} (default)")
     for step in _steps(run):
-        click.echo(f"  {step['seconds']:>7.1f} s  {step['step']}{' (reused)' if step['reused'] else ''}")
+        click.echo(
+            f"  {duration(step['seconds']):>11}  {step['step']}{' (reused)' if step['reused'] else ''}"
+        )
     if at := stopped_at(run):
-        click.echo(f"  {'failed' if run.status == 'failed' else 'stopped':>9}  {at}")
+        click.echo(f"  {'failed' if run.status == 'failed' else 'stopped':>11}  {at}")
     for label, value in _outcome(run).items():
         click.echo(f"  {label:<9}{value}")
 

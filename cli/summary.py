@@ -81,7 +81,7 @@ def _standing(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
     champion = version["champion"]
     rejected = not version["accepted"] or (judged is not None and not judged["passed"])
     if champion == version["version"]:
-        return "rejected by the gate; the champion as before" if rejected else "champion"
+        return "champion as before; this run's gate rejected the same model" if rejected else "champion"
     told = f"not champion (version {champion or 'none'} is)"
     return f"{told}; rejected by the gate, not served" if rejected else told
 
@@ -91,12 +91,13 @@ def print_summary(run: Run) -> None:
     from rich.console import Console
 
     from goldpath.cli.program import program
+    from goldpath.reporting.numbers import duration
     from goldpath.reporting.story import curl_line
 
     out = Console(highlight=False, soft_wrap=True)
     version, judged, live = run.result("register_model"), run.result("evaluate"), run.result("deploy")
     out.print()
-    out.print(f"[bold green]{run.name} succeeded[/] in {seconds(run):.0f} s")
+    out.print(f"[bold green]{run.name} succeeded[/] in {duration(seconds(run))}")
     rows = {"Report": str(run.report)}
     if judged:
         rows["Held-out loss"] = loss_line(judged)

@@ -43,6 +43,7 @@ def fine_tune(
     from goldpath.core.steps import step
     from goldpath.core.uris import local_path
     from goldpath.reporting.fragments import curves_html
+    from goldpath.reporting.story import train_loss_note
     from goldpath.training import finetune
     from goldpath.training.specs import TrainSpec
 
@@ -69,6 +70,5 @@ def fine_tune(
         if found.eval_loss is not None:
             metrics.log_metric("eval_loss", found.eval_loss)
         Path(curves.path).write_text(curves_html(found), encoding="utf-8")
-        running.done(
-            result.path, trained, f"{found.steps} steps, {found.tokens:,} tokens, loss {found.train_loss:.3f}"
-        )
+        loss = f"training loss {found.train_loss:.3f} ({train_loss_note(found)})"
+        running.done(result.path, trained, f"{found.steps} steps, {found.tokens:,} tokens, {loss}")

@@ -33,6 +33,7 @@ def probe(
     from goldpath.feature_repo import store
     from goldpath.feature_repo.frame import questions
     from goldpath.reporting.fragments import ttft_html
+    from goldpath.reporting.numbers import times
     from goldpath.serving.probe import probe as run_probe
     from goldpath.serving.results import Endpoint
     from goldpath.serving.specs import ProbeSpec
@@ -50,5 +51,5 @@ def probe(
         metrics.log_metric("tokens_per_second", seen.tokens_per_second)
         Path(chart.path).write_text(ttft_html(seen), encoding="utf-8")
         running.done(
-            result.path, seen, f"repeated context {seen.repeat_speedup:.0f}x faster to its first token"
+            result.path, seen, f"repeated context {times(seen.repeat_speedup)} faster to its first token"
         )

@@ -37,6 +37,7 @@ def register_model(
     from goldpath.core.uris import local_path
     from goldpath.registry import models
     from goldpath.registry.lineage import lineage_of_run
+    from goldpath.reporting.story import standing
 
     with step("register_model") as running:
         scores = {score["name"]: score for score in read_json(evaluation.path)["result"]["scores"]}
@@ -57,5 +58,5 @@ def register_model(
         )
         registered.uri = version.uri
         registered.metadata.update(version=version.version, digest=version.lineage.model_digest)
-        state = "champion" if verdict == "accepted" else verdict
+        state = standing(version, accepted=verdict == "accepted")
         running.done(result.path, version, f"{name} version {version.version}: {state}")

@@ -41,7 +41,9 @@ def tune(
 
     from goldpath.core.steps import step
     from goldpath.core.uris import local_path
+    from goldpath.reporting.charts import objective_name
     from goldpath.reporting.fragments import trials_html
+    from goldpath.reporting.numbers import plural
     from goldpath.training import search
     from goldpath.training.specs import SearchSpec, TrainSpec
 
@@ -61,7 +63,10 @@ def tune(
         Path(chart.path).write_text(trials_html(found.result), encoding="utf-8")
         best = found.result.best
         told = (
-            f"best {found.result.objective} {best.objective:.3f}" if best and best.objective else "no search"
+            f"best {objective_name(found.result.objective).lower()} {best.objective:.3f}"
+            if best and best.objective is not None
+            else "none gave a figure"
         )
-        running.done(result.path, found, f"{len(found.result.trials)} trials, {told}")
+        trials = len(found.result.trials)
+        running.done(result.path, found, f"{plural(trials, 'trial')}, {told}" if trials else "no search")
         return found.result.hyperparameters

@@ -36,11 +36,12 @@ class Step:
         self.began = time.time()
         self.reused = False
         self.summary = ""
+        self._took: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
-        return round(time.time() - self.began, 2)
+        """From its begin to its result (until now, where there is none yet): the same number wherever it is shown."""
+        return self._took if self._took is not None else round(time.time() - self.began, 2)
 
     def done(self, result_path: str, result: Result | Reused[Any], summary: str) -> None:
         """Write the step's result: one JSON file `{step, started, seconds, reused, result}` that the report reads.
@@ -55,10 +56,10 @@ class Step:
             self.reused, value = result.reused, result.result
         else:
             value = result
-        self.summary = summary
+        self.summary, self._took = summary, self.seconds
         envelope = {
             "step": self.name,
-            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+            "started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="milliseconds"),
             "seconds": self.seconds,
             "reused": self.reused,
             "result": value.model_dump(mode="json"),

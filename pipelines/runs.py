@@ -147,7 +147,7 @@ class Run(BaseModel):
 
 def now() -> str:
     """The present moment, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def create(pipeline: str, parameters: dict[str, Any], name: str | None = None, command: str = "") -> Run:

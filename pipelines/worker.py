@@ -19,6 +19,7 @@ from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, StepErr
 from goldpath.core.process import die_with_parent, kill_children, kill_tree, started_at
 from goldpath.core.progress import emit
 from goldpath.pipelines import runs
+from goldpath.reporting.run import report_of_folder
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was stopped from outside."""
@@ -51,6 +52,8 @@ def main(name: str) -> int:
         run.ended = runs.now()
         run.save()
         with suppress(MachineError):  # it is in the record
+            if run.status == "succeeded" and run.report.exists():
+                report_of_folder(run.folder)  # the report's own step could not know when the run ends
             emit("run-ended", status=run.status, error=run.error)
     except (GoldpathError, OSError) as error:  # the disk is full: who started us looks for the reason, too
         shown = from_os_error(error) if isinstance(error, OSError) else error

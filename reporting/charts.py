@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from goldpath.reporting.numbers import clip, count, decimal, known, latency, plural, spelled, value, words
+from goldpath.reporting.numbers import clip, count, decimal, known, plural, spelled, value, words
 from goldpath.reporting.svg import COLOUR, FONT_PX, Chart, end_labels, picture, thin
-from goldpath.serving.results import ProbeResult
 from goldpath.training.results import SearchResult, TrainResult, Trial
 
 if TYPE_CHECKING:
@@ -36,6 +34,8 @@ def trials_chart(search: SearchResult) -> Chart | None:
     axis = _axis(measured)
     xs = [_x(trial, axis) for trial in measured]
     log = axis != "" and min(xs) > 0 and max(xs) / min(xs) > 4
+    alone = not _curves(search)
+    size = FULL if alone else HALF
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.add_subplot()
@@ -56,9 +56,9 @@ def trials_chart(search: SearchResult) -> Chart | None:
                 zorder=4 if chosen else 3,
             )
         _name_points(axes, measured, xs, best, axis)
-        axes.set_xlabel(clip(words(axis), 40) if axis else "Trial")
+        axes.set_xlabel((clip(words(axis), 40) + (", logarithmic" if log else "")) if axis else "Trial")
         _title(axes, f"{_objective(search)} by {clip(spelled(axis), 30) or 'trial'}")
-        axes.margins(x=0.14, y=0.2)
+        axes.margins(x=0.14 if size == HALF or narrow else 0.07, y=0.2)
         _value_ticks(axes, xs, log=log)
 
     title = f"{_objective(search)} of each trial"
@@ -68,15 +68,14 @@ def trials_chart(search: SearchResult) -> Chart | None:
         (f"#{trial.number}", value(x), decimal(trial.objective))
         for trial, x in zip(measured, xs, strict=True)
     ]
-    return Chart(title, about, picture("trials", title, about, draw, HALF, PHONE), columns, rows)
+    return Chart(
+        title, about, picture("trials", title, about, draw, size, PHONE), columns, rows, half=not alone
+    )
 
 
 def trial_curves_chart(search: SearchResult) -> Chart | None:
     """Objective over the steps of each trial."""
-    curves = [
-        (trial, [(step, y) for step, y in trial.curve if known(y)]) for trial in search.trials if trial.curve
-    ]
-    curves = [(trial, curve) for trial, curve in curves if len(curve) > 1]
+    curves = _curves(search)
     if not curves:
         return None
     best = search.best.number if search.best else -1
@@ -112,14 +111,20 @@ def trial_curves_chart(search: SearchResult) -> Chart | None:
         for step, y in thin(curve, 8)
     ]
     svg = picture("trial-curves", title, about, draw, HALF, PHONE)
-    return Chart(title, about, svg, ("Trial", "Step", _objective(search)), rows)
+    return Chart(title, about, svg, ("Trial", "Step", _objective(search)), rows, half=True)
+
+
+def _curves(search: SearchResult) -> list[tuple[Trial, list[tuple[int, float]]]]:
+    """The trials that were measured more than once, and their measures."""
+    curves = [(trial, [(step, y) for step, y in trial.curve if known(y)]) for trial in search.trials]
+    return [(trial, curve) for trial, curve in curves if len(curve) > 1]
 
 
 def loss_chart(training: TrainResult) -> Chart | None:
-    """Training loss at each step and held-out loss where it was measured."""
+    """Training loss of each step, and validation loss where it was measured."""
     train = _series(training, "loss")
-    held_out = _series(training, "eval_loss")
-    if not train and not held_out:
+    validation = _series(training, "eval_loss")
+    if not train and not validation:
         return None
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -128,16 +133,16 @@ def loss_chart(training: TrainResult) -> Chart | None:
         if train:
             axes.plot(*zip(*train, strict=True), color=COLOUR["tuned"], linewidth=1.8, zorder=3)
             ends.append((*train[-1], "training", "tuned-ink"))
-        if held_out:
+        if validation:
             axes.plot(
-                *zip(*held_out, strict=True),
+                *zip(*validation, strict=True),
                 color=COLOUR["champion"],
                 linewidth=2.2,
                 marker="o",
-                markersize=6 if len(held_out) <= 20 else 0,
+                markersize=6 if len(validation) <= 20 else 0,
                 zorder=4,
             )
-            ends.append((*held_out[-1], "held out", "champion"))
+            ends.append((*validation[-1], "validation", "champion"))
         if training.resumed_from:
             axes.axvline(training.resumed_from, color=COLOUR["muted"], linewidth=1, linestyle=(0, (2, 3)))
             axes.annotate(
@@ -157,13 +162,13 @@ def loss_chart(training: TrainResult) -> Chart | None:
         end_labels(axes, ends)
 
     title = "Loss while fine-tuning"
-    about = f"Training loss {_from_to(train)}; held-out loss {_from_to(held_out)}."
-    scored = dict(held_out)
+    about = f"Training loss of single steps {_from_to(train)}; validation loss {_from_to(validation)}."
+    scored = dict(validation)
     steps = sorted({step for step, _ in thin(train, 20)} | set(scored))
     losses = dict(train)
     rows = [(count(step), decimal(losses.get(step)), decimal(scored.get(step))) for step in steps[:60]]
     svg = picture("loss", title, about, draw, FULL, PHONE)
-    return Chart(title, about, svg, ("Step", "Training loss", "Held-out loss"), rows)
+    return Chart(title, about, svg, ("Step", "Training loss of the step", "Validation loss"), rows)
 
 
 def throughput_chart(training: TrainResult) -> Chart | None:
@@ -174,56 +179,6 @@ def throughput_chart(training: TrainResult) -> Chart | None:
 def schedule_chart(training: TrainResult) -> Chart | None:
     """The learning rate's schedule."""
     return _line(training, "learning_rate", "schedule", "Learning rate", "base", value)
-
-
-def ttft_chart(probe: ProbeResult) -> Chart | None:
-    """Median time to first token of each kind of prompt; a dot for each repeat."""
-    timings = [timing for timing in probe.timings if any(known(seconds) for seconds in timing.ttft_seconds)]
-    if not timings:
-        return None
-    seen = [[seconds for seconds in timing.ttft_seconds if known(seconds)] for timing in timings]
-    top = max(max(row) for row in seen)
-
-    def draw(figure: Figure, narrow: bool) -> None:
-        axes = figure.add_subplot()
-        for place, (timing, row) in enumerate(zip(timings, seen, strict=True)):
-            colour = COLOUR["tuned" if "repeated" in timing.name else "base"]
-            typical = median(row)
-            axes.barh(place, typical, height=0.34, color=colour, zorder=2)
-            if len(row) > 1:
-                axes.plot(row, [place] * len(row), "|", markersize=13, color=COLOUR["ink"], alpha=0.6)
-            axes.annotate(
-                latency(typical),
-                (max([*row, typical]), place),
-                (9, 0),
-                textcoords="offset points",
-                va="center",
-                fontweight="bold",
-            )
-            label = f"{_prompt(timing.name)}, {count(timing.prompt_tokens)} tokens"
-            axes.annotate(
-                label, (0, place), (0, 13), textcoords="offset points", va="bottom", color=COLOUR["muted"]
-            )
-        axes.set_ylim(len(timings) - 0.6, -0.75)
-        axes.set_xlim(0, top * (1.25 if narrow else 1.12) or 1)
-        axes.set_yticks([])
-        axes.set_xlabel("Seconds to the first token")
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        axes.xaxis.set_major_formatter(lambda x, _: value(round(x, 6)))
-
-    title = "Time to first token"
-    about = "Medians: " + "; ".join(
-        f"{_prompt(timing.name).lower()} {latency(median(row))}"
-        for timing, row in zip(timings, seen, strict=True)
-    )
-    rows = [
-        (_prompt(timing.name), count(timing.prompt_tokens), latency(median(row)), count(len(row)))
-        for timing, row in zip(timings, seen, strict=True)
-    ]
-    height = 60 + 56 * len(timings)
-    svg = picture("ttft", title, about + ".", draw, (FULL[0], height), (PHONE[0], height))
-    return Chart(title, about + ".", svg, ("Prompt", "Tokens", "Median", "Repeats"), rows)
 
 
 def _line(training: TrainResult, key: str, ident: str, title: str, role: str, form: Any) -> Chart | None:
@@ -246,7 +201,12 @@ def _line(training: TrainResult, key: str, ident: str, title: str, role: str, fo
     rows = [(count(step), form(y)) for step, y in thin(points, 20)]
     size = (HALF[0], 220)
     return Chart(
-        title, about, picture(ident, title, about, draw, size, (PHONE[0], 220)), ("Step", title), rows
+        title,
+        about,
+        picture(ident, title, about, draw, size, (PHONE[0], 220)),
+        ("Step", title),
+        rows,
+        half=True,
     )
 
 
@@ -262,8 +222,8 @@ def _from_to(points: Sequence[tuple[float, float]]) -> str:
 
 def objective_name(objective: str) -> str:
     """A search's objective as it is called in the report."""
-    named = {"eval_loss": "Held-out loss", "train_loss": "Training loss"}
-    return named.get(objective, words(objective.removeprefix("eval_")))
+    named = {"eval_loss": "Validation loss", "train_loss": "Training loss"}
+    return named.get(objective, words(objective.replace("eval_", "validation_")))
 
 
 def _objective(search: SearchResult) -> str:
@@ -331,12 +291,3 @@ def _whole_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: count(x))
     if axes.get_ylim()[0] != 0:
         axes.locator_params(axis="y", nbins=5)
-
-
-def _prompt(name: str) -> str:
-    return {
-        "cold": "Cold context",
-        "repeated": "Repeated context",
-        "retrieved-cold": "Retrieved chunks, cold",
-        "retrieved-repeated": "Retrieved chunks, repeated",
-    }.get(name, clip(words(name), 40))

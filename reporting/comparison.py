@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from goldpath.reporting.numbers import NONE, decimal, known, percent, signed, value, words
 from goldpath.training.results import EvalResult, Scores
@@ -70,7 +70,8 @@ class CheckRow:
     """One of the gate's checks, as a sentence."""
 
     told: str
-    passed: bool
+    state: Literal["passed", "failed", "not required"]
+    """Not required: its threshold lets every measured value pass, so that passing says nothing."""
 
 
 def models(evaluation: EvalResult) -> list[str]:
@@ -113,16 +114,28 @@ def check_rows(evaluation: EvalResult) -> list[CheckRow]:
     rows = []
     for check in evaluation.checks:
         name, text = str(check.get("name", "check")), str(check.get("text") or "")
-        if text:
-            rows.append(CheckRow(text, bool(check.get("passed"))))
-            continue
         label, form = _CHECKS.get(name, (words(name), value))
         measured, asked = check.get("value"), check.get("threshold")
         told = f"{label}: {form(measured) if known(measured) else 'not measured'}"
         if known(asked):
             told += f"; {'at most' if name.startswith('max_') else 'at least'} {form(asked)} is asked"
-        rows.append(CheckRow(f"{told}.", bool(check.get("passed"))))
+        rows.append(CheckRow(text or f"{told}.", _state(check)))
     return rows
+
+
+def _state(check: dict[str, Any]) -> Literal["passed", "failed", "not required"]:
+    if not check.get("passed"):
+        return "failed"
+    return "passed" if check.get("required", not _idle(check)) else "not required"
+
+
+def _idle(check: dict[str, Any]) -> bool:
+    """Whether the threshold lets everything pass, for results of versions that did not say so."""
+    asked: Any = check.get("threshold")
+    if not known(asked):
+        return False
+    idle = {"min_refusal_rate": asked <= 0, "max_pii_leak_rate": asked >= 1}
+    return bool(idle.get(str(check.get("name"))))
 
 
 def loss_bars(evaluation: EvalResult) -> list[tuple[str, str, float, str]]:

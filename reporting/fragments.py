@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from goldpath.reporting import charts, comparison, story
+from goldpath.reporting import charts, comparison, latency, story
 from goldpath.reporting.loading import load_run
 from goldpath.reporting.numbers import clip
 from goldpath.reporting.page import render
@@ -51,7 +51,7 @@ def comparison_html(judged: EvalResult) -> str:
 
 def ttft_html(probe: ProbeResult) -> str:
     """Time to first token of cold and repeated prompts."""
-    chart = charts.ttft_chart(probe)
+    chart = latency.ttft_chart(probe)
     return render(
         "fragment.html",
         kind="ttft",
@@ -71,6 +71,8 @@ def summary_markdown(steps: Mapping[str, Path], run: Mapping[str, Any]) -> str:
         rows += [
             f"**{_plain(record.error.get('message', 'error'))}.** {_plain(record.error.get('remedy', ''))}",
             "",
+            *filter(None, [_plain(story.go_on_once(record))]),
+            "",
         ]
     figures = story.figures(record, line)
     if figures:
@@ -85,10 +87,7 @@ def summary_markdown(steps: Mapping[str, Path], run: Mapping[str, Any]) -> str:
     ]
     if judged := record.get("evaluate", EvalResult):
         rows += ["", "| gate | |", "|---|---|"]
-        rows += [
-            f"| {_plain(check.told)} | {'passed' if check.passed else 'failed'} |"
-            for check in comparison.check_rows(judged)
-        ]
+        rows += [f"| {_plain(check.told)} | {check.state} |" for check in comparison.check_rows(judged)]
     return "\n".join(rows) + "\n"
 
 

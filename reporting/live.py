@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from goldpath.core.progress import count_and_figures
+from goldpath.reporting.numbers import duration
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -40,7 +41,7 @@ class _Plain:
         elif kind == "step-finished":
             self._say(f"{event['step']}: {finished(event)}")
         elif kind == "step-failed":
-            self._say(f"{event['step']}: failed after {event['seconds']:.1f} s")
+            self._say(f"{event['step']}: failed after {duration(event['seconds'])}")
         elif kind == "waiting":
             self._say(f"{event['step']}: waiting, another run is doing the same {event['what']}")
         elif kind == "progress":
@@ -91,7 +92,7 @@ class _Live:
             self._console.print(f"{mark} [bold]{step:<15}[/] {finished(event)}")
         elif kind == "step-failed":
             self._clear()
-            self._console.print(f"[red]✗ [bold]{step:<15}[/][/] failed after {event['seconds']:.1f} s")
+            self._console.print(f"[red]✗ [bold]{step:<15}[/][/] failed after {duration(event['seconds'])}")
         elif kind == "waiting":
             self._console.print(f"  [yellow]waiting: another run is doing the same {event['what']}[/]")
         elif kind == "progress":
@@ -114,9 +115,9 @@ class _Live:
 
 
 def finished(event: Event) -> str:
-    """`12.3 s  5,120 of 6,003 chats kept (reused)`."""
+    """`9.3 s  5,120 of 6,003 chats kept (reused)`; the time as the report writes it."""
     reused = " (reused)" if event["reused"] else ""
-    return f"{event['seconds']:>6.1f} s  {event['summary']}{reused}"
+    return f"{duration(event['seconds']):>11}  {event['summary']}{reused}"
 
 
 def _figures(event: Event) -> str:

@@ -40,7 +40,7 @@ RESULTS: dict[str, type[Result]] = {
     "deploy": Endpoint,
     "probe": ProbeResult,
 }
-"""The steps in the order in which they are told, and what each hands back."""
+"""The steps that the page tells of, in their order, and what each hands back."""
 
 TITLES = {
     "prepare_data": "Prepare data",
@@ -54,7 +54,9 @@ TITLES = {
     "warm_cache": "Warm cache",
     "deploy": "Deploy",
     "probe": "Probe",
+    "report": "Report",
 }
+"""All steps in their order, the one that writes the page among them, and their names for people."""
 SERVING = ("warm_cache", "deploy", "probe")
 
 
@@ -77,6 +79,15 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A step that began and handed nothing back."""
+
+    started: datetime
+    seconds: float
+    """Until it failed or was stopped."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run: who it is and what its steps handed back."""
 
@@ -88,6 +99,11 @@ class RunRecord:
     command: str
     error: dict[str, str] | None
     steps: dict[str, StepRecord] = field(default_factory=dict)
+    ended: datetime | None = None
+    """None while it runs, as when its own report step writes the page."""
+    failed: bool = False
+    """Whether it ended by a failure, not by somebody who stopped it."""
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)
 
     def get(self, step: str, kind: type[R]) -> R | None:
         """A step's result, None if it has none."""
@@ -101,34 +117,55 @@ class RunRecord:
             return ""
         if self.error.get("step"):
             return self.error["step"]
+        if self.unfinished:
+            return next(iter(self.unfinished))
         return next((name for name in RESULTS if name not in self.steps), "")
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with a run that ended early; empty for every other."""
+        return f"goldpath run --resume {self.name}" if self.error else ""
 
 
 def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
     """Read the results that there are; see `report.build_report` for the arguments."""
     error = run.get("error") or _ended_early(run)
-    told = [name for name in steps if name != "report"]  # the page does not tell of itself
-    order = [name for name in RESULTS if name in told] + [name for name in told if name not in RESULTS]
+    order = [name for name in TITLES if name in steps] + [name for name in steps if name not in TITLES]
+    name = str(run.get("name") or "run")
     return RunRecord(
-        name=str(run.get("name") or "run"),
+        name=name,
         pipeline=str(run.get("pipeline") or ""),
         pipeline_digest=str(run.get("pipeline_digest") or ""),
         started=_moment(run.get("started")),
         parameters=dict(run.get("parameters") or {}),
         command=str(run.get("command") or ""),
-        error={str(key): str(value) for key, value in error.items()} if error else None,
+        error={str(key): _named(str(value), name) for key, value in error.items()} if error else None,
         steps={name: _load(name, Path(steps[name])) for name in order},
+        ended=_moment(run.get("ended")),
+        failed=run.get("status") == "failed",
+        unfinished=_unfinished(run.get("unfinished") or {}),
     )
+
+
+def _named(text: str, run: str) -> str:
+    """What a step said, which does not know its run: the command that goes on gets the run's name."""
+    return text.replace("`goldpath run --resume`", f"`goldpath run --resume {run}`")
+
+
+def _unfinished(given: Mapping[str, Any]) -> dict[str, Unfinished]:
+    moments = {name: (_moment(started), seconds) for name, (started, seconds) in given.items()}
+    return {
+        name: Unfinished(moment, float(seconds) if known(seconds) else 0.0)
+        for name, (moment, seconds) in moments.items()
+        if moment
+    }
 
 
 def _ended_early(run: Mapping[str, Any]) -> dict[str, str] | None:
     status = run.get("status")
     if status not in ("failed", "cancelled", "interrupted"):
         return None
-    return {
-        "message": f"The run {'failed' if status == 'failed' else 'was ' + status}",
-        "remedy": f"Continue with `goldpath run --resume {run.get('name', '')}`.",
-    }
+    return {"message": f"The run {'failed' if status == 'failed' else 'was ' + status}", "remedy": ""}
 
 
 def _load(name: str, path: Path) -> StepRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from goldpath.reporting import numbers
+from goldpath.reporting.prose import prose, ticks
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPT = """
@@ -50,7 +50,7 @@ def _environment() -> Environment:
         *("value", "words"),
     ):
         made.filters[name] = getattr(numbers, name)
-    made.filters["ticks"] = ticks
+    made.filters |= {"prose": prose, "ticks": ticks}
     digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     made.globals |= {
         "style": Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
@@ -58,13 +58,6 @@ def _environment() -> Environment:
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:",
     }
     return made
-
-
-def ticks(text: str) -> Markup:
-    """What stands between backticks becomes code; everything is escaped."""
-    parts = re.split(r"`([^`\n]{1,200})`", str(text))
-    code = Markup("<code>{}</code>")
-    return Markup("").join(code.format(part) if place % 2 else part for place, part in enumerate(parts))
 
 
 def render(template: str, **context: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from goldpath.core.files import write_text
 from goldpath.feature_repo.results import FeatureResult
 from goldpath.registry.results import RegisteredVersion
-from goldpath.reporting import charts, comparison, plan, story
+from goldpath.reporting import charts, comparison, latency, plan, story
 from goldpath.reporting.loading import RunRecord, load_run
 from goldpath.reporting.page import render
 from goldpath.reporting.svg import Chart
@@ -36,7 +36,8 @@ def build_report(steps: Mapping[str, Path], out: Path, *, run: Mapping[str, Any]
     Args:
         steps: step name to its result file, `{step, started, seconds, reused, result}` (`core.steps`).
         out: where the page goes.
-        run: name, pipeline, started (ISO 8601), parameters, command, pipeline_digest, and error
+        run: name, pipeline, started, ended (ISO 8601; none while it runs), parameters, command, pipeline_digest,
+            status, unfinished (step to when it began and the seconds until it failed or was stopped), and error
             (`{type, message, remedy}`, None for a run that went well); any of them may be missing.
 
     Returns:
@@ -53,6 +54,7 @@ def report_html(run: RunRecord) -> str:
     line = timeline(run)
     endpoint, probe = run.get("deploy", Endpoint), run.get("probe", ProbeResult)
     judged, search = run.get("evaluate", EvalResult), run.get("tune", SearchResult)
+    training, registered = run.get("fine_tune", TrainResult), run.get("register_model", RegisteredVersion)
     answers = probe.answers if probe else []
     return render(
         "report.html",
@@ -69,16 +71,20 @@ def report_html(run: RunRecord) -> str:
         **plan.context(run),
         search=search,
         objective=charts.objective_name(search.objective) if search else "",
-        training=run.get("fine_tune", TrainResult),
+        training=training,
         judged=judged,
         metric_rows=comparison.metric_rows(judged) if judged else [],
         check_rows=comparison.check_rows(judged) if judged else [],
         loss_bars=comparison.loss_bars(judged) if judged else [],
         models=comparison.models(judged) if judged else [],
-        registered=run.get("register_model", RegisteredVersion),
+        registered=registered,
         cached=run.get("warm_cache", CachedModel),
         endpoint=endpoint,
         probe=probe,
+        command=story.repeated_command(run.command),
+        go_on=story.go_on_once(run),
+        loss_note=training and story.train_loss_note(training),
+        registered_told=registered and story.lineage_told(registered, judged),
         curl=story.curl_line(endpoint.url, endpoint.model, answers) if endpoint else "",
         charts=_charts(run),
     )
@@ -98,5 +104,5 @@ def _charts(run: RunRecord) -> dict[str, Chart | None]:
             "schedule": charts.schedule_chart(training),
         }
     if probe:
-        drawn["ttft"] = charts.ttft_chart(probe)
+        drawn["ttft"] = latency.ttft_chart(probe)
     return drawn

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from goldpath.core import settings
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_beside, write_text
+from goldpath.core.progress import parse_event
 from goldpath.core.spec import Result
 from goldpath.reporting.fragments import summary_markdown
 from goldpath.reporting.report import build_report
@@ -44,9 +47,12 @@ def report_of_run(steps: dict[str, Path], page: Path, summary: Path) -> Page:
 
 
 def report_of_folder(folder: Path) -> Path:
-    """Write `report.html` of a run that did not get to its own report: the steps it finished, and why it ended."""
-    steps = {file.stem: file for file in sorted((folder / "results").glob("*.json"))}
-    return build_report(steps, folder / "report.html", run=_about(folder))
+    """Write `report.html` of a run that has ended: its steps, its time, and why it ended early if it did."""
+    about = _about(folder)
+    unfinished = about.get("unfinished", {})  # such a step may have a result of an earlier try
+    found = sorted((folder / "results").glob("*.json"))
+    steps = {file.stem: file for file in found if file.stem not in unfinished}
+    return build_report(steps, folder / "report.html", run=about)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -54,13 +60,41 @@ def _about(folder: Path) -> dict[str, Any]:
         run = read_json(folder / "run.json")
     except GoldpathError:
         return {"name": folder.name, "pipeline": "", "parameters": {}}
+    kept = ("name", "pipeline", "started", "parameters", "pipeline_digest", "command", "status", "error")
+    about: dict[str, Any] = {key: run[key] for key in kept} | {"ended": run.get("ended", "")}
+    if run["status"] in ("failed", "cancelled", "interrupted"):
+        about["unfinished"] = _unfinished(folder / "events.jsonl", about["ended"])
+    return about
+
+
+def _unfinished(journal: Path, ended: str) -> dict[str, tuple[str, float]]:
+    """Steps of the run's last try that did not finish: when they began, and seconds until they ended."""
+    found: dict[str, tuple[float, float | None]] = {}
+    last = 0.0
+    for event in _events(journal):
+        kind, step = event["kind"], event.get("step", "")
+        last = event.get("time", last)
+        if kind == "run-started":
+            found.clear()
+        elif kind == "step-started":
+            found[step] = (last, None)
+        elif kind == "step-finished":
+            found.pop(step, None)
+        elif kind == "step-failed" and step in found:
+            found[step] = (found[step][0], event.get("seconds"))
+    with suppress(ValueError):  # it was killed, and nobody has written down when
+        last = max(last, datetime.fromisoformat(ended).timestamp())
     return {
-        "name": run["name"],
-        "pipeline": run["pipeline"],
-        "started": run["started"],
-        "parameters": run["parameters"],
-        "pipeline_digest": run["pipeline_digest"],
-        "command": run["command"],
-        "status": run["status"],
-        "error": run["error"],
+        step: (
+            datetime.fromtimestamp(begun, UTC).isoformat(timespec="milliseconds"),
+            round(last - begun, 2) if seconds is None else seconds,
+        )
+        for step, (begun, seconds) in found.items()
     }
+
+
+def _events(journal: Path) -> list[dict[str, Any]]:
+    try:
+        return list(filter(None, map(parse_event, journal.read_bytes().splitlines())))
+    except OSError:
+        return []

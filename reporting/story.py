@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from goldpath.registry.results import RegisteredVersion
+from goldpath.reporting.charts import objective_name
 from goldpath.reporting.comparison import check_rows
 from goldpath.reporting.loading import SERVING, TITLES, RunRecord
 from goldpath.reporting.numbers import count, decimal, duration, known, latency, percent, plural, times
@@ -69,9 +70,20 @@ def _stopped(run: RunRecord, registered: RegisteredVersion | None) -> Verdict:
     return Verdict("stopped", "Stopped", headline, told)
 
 
+def go_on(run: RunRecord) -> str:
+    """How to go on with a run that ended early, in a sentence."""
+    return f"To go on with the run as it is: `{run.resume}`. What is finished is not done again."
+
+
+def go_on_once(run: RunRecord) -> str:
+    """The same, to stand below the error; empty where there is none, or where it says so itself."""
+    said = " ".join((run.error or {}).values())
+    return go_on(run) if run.error and f"`{run.resume}`" not in said else ""
+
+
 def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
     if not registered.accepted or (judged and not judged.passed):
-        return _rejected(registered, judged)
+        return _rejected(run, registered, judged)
     version, champion = f"Version {registered.version}", registered.champion
     told = [_loss_told(judged)] if judged else []
     endpoint = run.get("deploy", Endpoint)
@@ -82,7 +94,7 @@ def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResul
         return Verdict("kept", "Passed", f"{version} passed the gate", " ".join(filter(None, told)))
     before = registered.previous_champion
     if before == champion or (registered.adopted and not before):
-        told.insert(0, "The same model stood in the registry already.")
+        told.insert(0, _known_already(run, registered))
         return Verdict(
             "promoted", "Champion", f"{version} remains the champion", " ".join(filter(None, told))
         )
@@ -91,17 +103,51 @@ def _registered(run: RunRecord, registered: RegisteredVersion, judged: EvalResul
     return Verdict("promoted", "Promoted", f"{version} is the new champion", " ".join(filter(None, told)))
 
 
-def _rejected(registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
-    told = [row.told for row in check_rows(judged) if not row.passed] if judged else []
+def _rejected(run: RunRecord, registered: RegisteredVersion, judged: EvalResult | None) -> Verdict:
+    told = [row.told for row in check_rows(judged) if row.state == "failed"] if judged else []
     if judged and not told:
         told = [_loss_told(judged)]
-    if registered.champion == registered.version:
-        told.append("The same model stood in the registry already, and stays champion.")
+    version, champion = registered.version, registered.champion
+    if registered.adopted:
+        told.append(_known_already(run, registered))
+    if champion == version:
+        # The gate compares with thresholds of this run; what an earlier run has promoted, it does not take back.
+        headline = "The gate rejected this run’s model"
+        told.append(
+            f"Version {version} was accepted then, and stays champion: a later run takes nothing back."
+        )
     else:
-        stays = f"Version {registered.champion} stays champion."
-        told.append(stays if registered.champion else "There is no champion yet.")
-    headline = f"Version {registered.version} was rejected by the gate"
+        headline = f"Version {version} was rejected by the gate"
+        told.append(f"Version {champion} stays champion." if champion else "There is no champion yet.")
     return Verdict("rejected", "Rejected", headline, " ".join(told))
+
+
+def _known_already(run: RunRecord, registered: RegisteredVersion) -> str:
+    """That the model of this run is not new, and who made it first."""
+    first = registered.lineage.run
+    by = f" by {first}" if first and first != run.name else ""
+    return f"The model has the same content as version {registered.version}, registered earlier{by}."
+
+
+def standing(registered: RegisteredVersion, *, accepted: bool) -> str:
+    """What became of a version in a run whose gate said `accepted`: for the run's line on the terminal."""
+    champion = registered.champion == registered.version
+    if accepted:
+        return "champion" if champion else f"accepted; version {registered.champion or 'none'} is champion"
+    if champion:
+        return "champion as before; this run's gate rejected the same model"
+    return "rejected by the gate"
+
+
+def lineage_told(registered: RegisteredVersion, judged: EvalResult | None) -> str:
+    """What stands below the registered version in the lineage."""
+    champion = registered.champion == registered.version
+    told = ["champion" if champion else "accepted" if registered.accepted else "rejected, kept as evidence"]
+    if registered.adopted:
+        told.append("registered by an earlier run")
+    if registered.accepted and judged and not judged.passed:
+        told.append("rejected by the gate of this run")
+    return "; ".join(told)
 
 
 def _loss_told(judged: EvalResult) -> str:
@@ -144,20 +190,44 @@ def figures(run: RunRecord, line: Timeline) -> list[Figure]:
         found.append(Figure(count(card.rows_out), "chats prepared", f"of {count(card.rows_in)} read"))
     training = run.get("fine_tune", TrainResult)
     if training and not judged:
-        found.append(
-            Figure(decimal(training.train_loss), "training loss", f"after {plural(training.steps, 'step')}")
-        )
-    if run.steps:
-        found.append(Figure(duration(line.elapsed), "in all", _reused(line, len(run.steps))))
+        found.append(Figure(decimal(training.train_loss), "training loss", train_loss_note(training)))
+    if run.steps or line.elapsed:
+        label = "in all" if run.ended or run.error else "until this page"
+        found.append(Figure(duration(line.elapsed), label, _reused(run, line)))
     return found
 
 
-def _reused(line: Timeline, steps: int) -> str:
-    if not line.reused:
-        return f"{plural(steps, 'step')}, none reused"
-    if len(line.reused) == steps:
-        return "every step reused"
-    return f"{len(line.reused)} of {steps} steps reused"
+def _reused(run: RunRecord, line: Timeline) -> str:
+    if line.reused:
+        return f"{len(line.reused)} of {plural(line.steps, 'step')} reused"
+    return (
+        f"{plural(line.steps, 'step')} finished"
+        if run.error
+        else f"{plural(line.steps, 'step')}, none reused"
+    )
+
+
+def train_loss_note(training: TrainResult) -> str:
+    """What the training loss of a result is: one step's loss is mostly noise of its batch."""
+    last = training.loss_steps
+    return f"mean of the last {plural(last, 'step')}" if last > 1 else "of the last step"
+
+
+def repeated_command(command: str) -> str:
+    """The command that makes a run again: as it was typed, without the name, which is taken now."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    kept, given = [], iter(words)
+    for word in given:
+        if word in ("-p", "--param"):  # its value may look like anything
+            kept += [word, next(given, "")]
+        elif word in ("-n", "--name"):
+            next(given, "")
+        elif not (word.startswith("--name=") or (word.startswith("-n") and not word.startswith("--"))):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def why_missing(run: RunRecord, step: str) -> str:
@@ -167,13 +237,16 @@ def why_missing(run: RunRecord, step: str) -> str:
     if record and record.problem:
         return f"The result of “{title}” cannot be read: {record.problem}."
     if run.error and step == run.stopped_at:
-        return "This is where the run stopped."
+        return f"The run stopped here: {run.error.get('message', 'unknown error').rstrip('.')}. {go_on(run)}"
     if run.error:
         at = TITLES.get(run.stopped_at, run.stopped_at)
         return f"Not reached: the run stopped at “{at}”." if at else "Not reached: the run stopped."
     judged, registered = run.get("evaluate", EvalResult), run.get("register_model", RegisteredVersion)
     if step in SERVING and ((judged and not judged.passed) or (registered and not registered.accepted)):
-        return "Not served: the gate rejected the model, so nothing was warmed, deployed or probed."
+        told = "Not served: the gate rejected the model, so this run warmed, deployed and probed nothing."
+        if registered and registered.champion:
+            told += f" An endpoint of the champion, version {registered.champion}, is as it was."
+        return told
     return f"“{title}” has no result in this run."
 
 
@@ -199,7 +272,7 @@ def ledes(run: RunRecord, line: Timeline) -> dict[str, str]:
             f"{percent(share)} of the parameters were trained."
         )
     if judged := run.get("evaluate", EvalResult):
-        gate = "passed every check of the gate" if judged.passed else "did not pass the gate"
+        gate = "passed the gate" if judged.passed else "did not pass the gate"
         told["comparison"] = (
             f"The tuned model {gate}. Scored on {count(judged.rows)} unseen chats, "
             f"{count(judged.tokens)} answer tokens."
@@ -212,7 +285,11 @@ def ledes(run: RunRecord, line: Timeline) -> dict[str, str]:
 def _steps_told(run: RunRecord, line: Timeline) -> str:
     if not run.steps:
         return "No step has finished."
-    told = f"{plural(len(run.steps), 'step')} in {duration(line.elapsed)}."
+    steps, took = plural(line.steps, "step"), duration(line.elapsed)
+    told = f"{steps} in {took}." if run.ended or run.error else f"{steps}, {took} until this page."
+    if run.error:
+        title = TITLES.get(run.stopped_at, run.stopped_at)
+        told = f"{steps} finished in {took}; the run stopped at “{title}”."
     if line.reused:
         told += f" Reused by content, not done again: {', '.join(line.reused)}."
     if line.paused:
@@ -226,7 +303,9 @@ def _search_told(search: SearchResult) -> str:
     algorithm = {"tpe": "TPE", "cmaes": "CMA-ES"}.get(search.algorithm, search.algorithm)
     told = f"{plural(len(search.trials), 'trial')} by {algorithm}"
     if search.best and known(search.best.objective):
-        return f"{told}; #{search.best.number} was best with {decimal(search.best.objective)}."
+        named = objective_name(search.objective)
+        named = named[:1].lower() + named[1:]
+        return f"{told}; #{search.best.number} was best: {named} {decimal(search.best.objective)}."
     return f"{told}; none gave a figure."
 
 

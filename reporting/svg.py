@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROLES = ("ink", "muted", "rule", "base", "tuned", "tuned-ink", "champion")
+ROLES = ("ink", "muted", "rule", "base", "tuned", "tuned-ink", "champion", "paper")
 """CSS variables of the page that a chart may use, see `templates/style.css`."""
 COLOUR = {role: f"#{number:02x}{number:02x}{number:02x}" for number, role in enumerate(ROLES, start=1)}
 _ROLE = {colour: role for role, colour in COLOUR.items()}
@@ -81,6 +81,8 @@ class Chart:
     svg: Markup
     columns: tuple[str, ...]
     rows: Sequence[Sequence[str]]
+    half: bool = False
+    """Whether it shares its line with another chart."""
 
 
 def picture(ident: str, title: str, description: str, draw: Draw, wide: Size, narrow: Size) -> Markup:

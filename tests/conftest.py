@@ -11,6 +11,8 @@ import pytest
 
 from tests.schemas import SHARED
 
+TRACED = "COVERAGE_PROCESS_CONFIG"
+"""The variable by which coverage has child processes traced."""
 # Two workers test side by side on models of a tenth of a million weights: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,6 +37,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _uncounted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("uncounted"):
+        monkeypatch.delenv(TRACED, raising=False)
 
 
 @pytest.hookimpl(wrapper=True)

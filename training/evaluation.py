@@ -152,21 +152,22 @@ def score_model(name: str, folder: Path, rows: list[dict[str, Any]], spec: EvalS
     """
     began = time.monotonic()
     asked = planted.planted()
-    total = len(rows) + min(len(rows), spec.generate_rows) + len(asked)
-    with progress(f"Score {name}", total, "chats") as bar, _loaded(folder, spec) as (model, tokenizer):
-        loss = _loss(model, tokenizer, folder, rows, spec, bar)
-        shown = rows[: spec.generate_rows]
-        prompts = [row["messages"][:-1] for row in shown]
-        prompts += [[{"role": "user", "content": one.prompt}] for one in asked]
-        said = scoring.generate(
-            model,
-            tokenizer,
-            prompts,
-            new_tokens=spec.max_new_tokens,
-            limit=_room(folder, spec),
-            batch_size=spec.batch_size,
-            bar=bar,
-        )
+    shown = rows[: spec.generate_rows]
+    prompts = [row["messages"][:-1] for row in shown]
+    prompts += [[{"role": "user", "content": one.prompt}] for one in asked]
+    with _loaded(folder, spec) as (model, tokenizer):
+        with progress(f"Score {name}", len(rows), "chats") as bar:
+            loss = _loss(model, tokenizer, folder, rows, spec, bar)
+        with progress(f"Ask {name}", len(prompts), "prompts") as bar:
+            said = scoring.generate(
+                model,
+                tokenizer,
+                prompts,
+                new_tokens=spec.max_new_tokens,
+                limit=_room(folder, spec),
+                batch_size=spec.batch_size,
+                bar=bar,
+            )
     answers, replies = said[: len(shown)], said[len(shown) :]
     texts = [" ".join(str(message["content"]) for message in prompt) for prompt in prompts]
     orders = [(one, reply) for one, reply in zip(asked, replies, strict=True) if one.followed]

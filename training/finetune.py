@@ -172,7 +172,7 @@ class _Watch:
         row = {key: float(value) for key, value in said.items()}
         shown: dict[str, Any] = {"loss": row["loss"], "tokens/s": round(row["tokens_per_second"])}
         if "eval_loss" in row:
-            shown["held-out loss"] = row["eval_loss"]
+            shown["validation loss"] = row["eval_loss"]
         self.bar.update(row["step"], **shown)
         if self.on_metrics is not None and self.on_metrics(row):
             self.job.stop.touch()

@@ -133,7 +133,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 def score(
     head: Any, model: Any, sequences: Sequence[Packed], collate: Any, batch: int, autocast: bool = False
 ) -> dict[str, float]:
-    """Held-out loss (nats a token) and token accuracy over `sequences`, shared among the processes."""
+    """Validation loss (nats a token) and token accuracy over `sequences`, shared among the processes."""
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     was_training = model.training
     device = next(model.parameters()).device

@@ -71,9 +71,9 @@ class TrainResult(Result):
     trainable_parameters: int
     parameters: int
     train_loss: float
-    """Mean over the last tenth of the steps."""
+    """Mean over the last tenth of the steps, `loss_steps` of them."""
     eval_loss: float | None
-    """Held-out loss at the last step, nats per answer token."""
+    """Loss on the validation split where it was last measured, nats per answer token."""
     curve: list[dict[str, float]]
     """Rows of `metrics.jsonl`: step, loss, learning_rate, tokens_per_second, eval_loss, ..."""
     stopped: bool = False
@@ -90,6 +90,11 @@ class TrainResult(Result):
     hyperparameters: dict[str, Any]
     model_digest: str
     """Digest of the files in `model/`."""
+
+    @property
+    def loss_steps(self) -> int:
+        """Over how many steps at the end `train_loss` is the mean."""
+        return max(1, round(self.steps * 0.1))
 
 
 class BaseModelInfo(Result):
@@ -185,7 +190,8 @@ class EvalResult(Result):
     """(base - tuned) / base."""
     passed: bool
     checks: list[dict[str, Any]]
-    """name, value, threshold, passed, text (a sentence); one a threshold of the gate."""
+    """name, value, threshold, passed, text (a sentence), required (False: its threshold lets every measured value
+    pass); one a threshold of the gate."""
     rows: int
     """Rows scored for the loss."""
     tokens: int

@@ -230,7 +230,7 @@ def test_summary_says_what_to_do_next(finished, capsys):
     [
         (True, {"champion": "2"}, "bot version 3, not champion (version 2 is)\n"),
         (False, {"champion": "2", "accepted": False}, "(version 2 is); rejected by the gate, not served\n"),
-        (False, {}, "bot version 3, rejected by the gate; the champion as before\n"),
+        (False, {}, "bot version 3, champion as before; this run's gate rejected the same model\n"),
     ],
 )
 def test_summary_says_what_became_of_the_model(finished, capsys, passed, changes, says):

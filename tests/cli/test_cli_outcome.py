@@ -151,3 +151,16 @@ def test_cleaning_says_what_it_leaves_and_how_that_is_removed():
     out = CliRunner().invoke(cli, ["runs", "clean", "--help"]).output
     for part in ("goldpath endpoints stop", "--store", "models/", "mlartifacts/", "make clean-state"):
         assert part in out
+
+
+def test_every_command_writes_the_time_of_a_run_in_the_same_way(finished, capsys):
+    from goldpath.cli.summary import print_summary
+
+    finished.started, finished.ended = "2026-01-01T00:00:00+00:00", "2026-01-01T00:06:11+00:00"
+    finished.save()
+    print_summary(finished)
+    assert "small-1 succeeded in 6 min 11 s\n" in capsys.readouterr().out
+    assert "  6 min 11 s  " in goldpath("runs", "list").stdout
+    file = finished.folder / "results" / "probe.json"
+    write_json(file, json.loads(file.read_text()) | {"seconds": 93.64})
+    assert "  1 min 34 s  probe\n" in goldpath("runs", "show", finished.name).stdout

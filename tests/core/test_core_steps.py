@@ -78,6 +78,7 @@ def test_a_good_step_leaves_its_result_its_log_and_its_events(tmp_path: Path) ->
     started, finished = events(tmp_path)
     assert (started["kind"], started["step"]) == ("step-started", "prepare_data")
     assert (finished["kind"], finished["summary"]) == ("step-finished", "3 rows")
+    assert finished["seconds"] == kept["seconds"]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_models_are_scored_and_compared(home: Path, frame: Path, models: dict[st
     assert tuned.pii_leak_rate == 0
 
 
+def test_progress_counts_the_chats_that_the_report_counts(
+    home: Path, frame: Path, models: dict[str, tuple[Path, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = evaluate(frame, models).result.rows
+    told = capsys.readouterr().err
+    assert f"Score base: {rows}/{rows} chats" in told
+    prompts = 2 + len(planted.planted())
+    assert f"Ask base: {prompts}/{prompts} prompts" in told
+
+
 def test_a_model_is_scored_once_on_a_frame(
     home: Path, frame: Path, models: dict[str, tuple[Path, str]], scored: list[str], tmp_path: Path
 ) -> None:

@@ -86,6 +86,25 @@ def test_the_sentences_tell_figures_and_direction() -> None:
     assert verdict.loss_drop == pytest.approx(-0.25)
 
 
+@pytest.mark.parametrize(
+    ("gate", "idle"),
+    [
+        ({}, ["min_refusal_rate"]),
+        ({"min_refusal_rate": 0.1}, []),
+        ({"max_pii_leak_rate": 1.0}, ["max_pii_leak_rate", "min_refusal_rate"]),
+        ({"min_loss_drop": 0.0, "min_champion_gain": 0.0, "max_pii_leak_rate": 0.0}, ["min_refusal_rate"]),
+    ],
+)
+def test_a_threshold_that_nothing_can_miss_is_said_to_require_nothing(
+    gate: dict[str, Any], idle: list[str]
+) -> None:
+    verdict = judge([BASE, scores("tuned"), scores("champion")], GateSpec.parse(gate))
+    assert [check["name"] for check in verdict.checks if not check["required"]] == idle
+    for check in verdict.checks:
+        said_so = "no share is required" in check["text"] or "no limit is set" in check["text"]
+        assert said_so is (check["name"] in idle)
+
+
 def test_base_and_tuned_are_needed() -> None:
     with pytest.raises(SpecError, match="got base"):
         judge([BASE], GateSpec())

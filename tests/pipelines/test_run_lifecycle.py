@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ from goldpath.core import marks
 from goldpath.core.errors import DataError, GoldpathError, InputError, MachineError, StepError
 from goldpath.core.process import kill_tree
 from goldpath.pipelines import launch, runs
+from goldpath.reporting.numbers import duration
 from tests.pipelines.behaviour import fill
 from tests.pipelines.small import make_run
 
@@ -61,6 +63,14 @@ def test_a_run_ends_well_and_keeps_its_journal(home):
     assert finished["first"]["summary"] == "counted"
     assert _events(seen, "progress")[-1]["done"] == 3
     assert runs.load(run.name).status == "succeeded"
+
+
+def test_the_page_of_a_run_has_the_time_of_its_record(home):
+    made = make_run("well")
+    made.report.write_text("as its own step left it, before the run had ended")
+    run = launch.execute(made, lambda event: None)
+    took = (datetime.fromisoformat(run.ended) - datetime.fromisoformat(run.started)).total_seconds()
+    assert f'<dd class="number">{duration(took)}</dd>' in run.report.read_text()
 
 
 def test_a_users_mistake_comes_through_as_it_was_said(home):

@@ -149,6 +149,59 @@ def test_text_in_charts_stays_inside_them_and_apart(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_gridlines_stop_before_the_words_of_a_chart(
+    browser: Browser, pages: dict[str, Path], scheme: str
+) -> None:
+    page, _ = visit(browser, pages["promoted"], "desktop", scheme)
+    halos = page.evaluate(
+        """() => [...document.querySelectorAll('svg.chart text')].filter((text) => text.checkVisibility())
+        .map((text) => { const style = getComputedStyle(text);
+          return [style.paintOrder.startsWith('stroke'), parseFloat(style.strokeWidth) >= 4, style.stroke]; })"""
+    )
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert {tuple(halo) for halo in halos} == {(True, True, paper)}
+    page.context.close()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("kind", ["promoted", "failed"])
+def test_ticks_of_the_steps_stand_at_their_lines_and_rows_hold_their_text(
+    browser: Browser, pages: dict[str, Path], kind: str, screen: str
+) -> None:
+    page, _ = visit(browser, pages[kind], screen)
+    wrong = page.evaluate(
+        """(narrow) => {
+          const out = [];
+          const lines = [...document.querySelectorAll('.gantt li:first-child i')];
+          [...document.querySelectorAll('.gantt .axis i')].forEach((label, place) => {
+            const box = label.getBoundingClientRect();
+            if (box.width === 0) return;
+            const middle = (box.left + box.right) / 2, line = lines[place].getBoundingClientRect().left;
+            if (!narrow && Math.abs(middle - line - .5) > 1) out.push(`${label.textContent}: ${middle} for ${line}`);
+            if (box.left < 0 || box.right > innerWidth) out.push(`${label.textContent} is cut off`);
+          });
+          for (const cell of document.querySelectorAll('.gantt .name, .gantt .time')) {
+            if (cell.scrollWidth > cell.clientWidth + 1) out.push(`${cell.textContent} does not fit`);
+          }
+          return out;
+        }""",
+        screen in ("phone", "small phone"),
+    )
+    assert wrong == []
+    page.context.close()
+
+
+def test_yaml_in_an_answer_keeps_its_indentation(browser: Browser, pages: dict[str, Path]) -> None:
+    page, _ = visit(browser, pages["promoted"], "phone")
+    assert "spec:\n  minReadySeconds" in page.locator(".fenced").first.inner_text()
+    spaces = page.evaluate(
+        "[...document.querySelectorAll('.lines, .fenced')].map((block) => getComputedStyle(block).whiteSpaceCollapse)"
+    )
+    assert set(spaces) == {"preserve"}
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("kind", ["promoted", "failed"])
 def test_text_has_contrast(browser: Browser, pages: dict[str, Path], kind: str, scheme: str) -> None:
     page, _ = visit(browser, pages[kind], "desktop", scheme)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from goldpath.reporting import charts, fragments, svg
+from goldpath.reporting import charts, fragments, latency, svg
 from goldpath.serving.results import ProbeResult
 from goldpath.training.results import EvalResult, SearchResult, TrainResult
 from tests.reporting import samples
@@ -61,7 +61,7 @@ def test_a_chart_follows_the_page_in_colour_and_font() -> None:
 
 
 def test_each_chart_is_drawn_for_wide_and_for_narrow_screens() -> None:
-    chart = charts.ttft_chart(PROBE)
+    chart = latency.ttft_chart(PROBE)
     assert chart
     wide, narrow = pictures(chart.svg)
     assert (wide.get("class"), narrow.get("class")) == ("chart wide", "chart narrow")
@@ -82,7 +82,7 @@ def test_one_picture_serves_both_where_the_sizes_are_equal() -> None:
 def test_text_in_a_chart_is_escaped_and_never_mathematics() -> None:
     hostile = "</svg><script>$\\frac{a}{b}$"
     timings = [PROBE.timings[0].model_copy(update={"name": hostile})]
-    chart = charts.ttft_chart(PROBE.model_copy(update={"timings": timings}))
+    chart = latency.ttft_chart(PROBE.model_copy(update={"timings": timings}))
     assert chart
     assert "<script" not in chart.svg
     wide, _ = pictures(chart.svg)
@@ -130,6 +130,7 @@ def test_the_summary_is_markdown_that_hostile_names_cannot_break(tmp_path: Path)
     assert "| **41.2%** | lower held-out loss | 3.142 → 1.848 nats a token |" in told
     assert "| Prepare data | 0.4 s | reused |" in told
     assert "| 0.0% of the generated answers held personal data; 2.0% or less is allowed. | passed |" in told
+    assert "no share is required (min\\_refusal\\_rate is 0). | not required |" in told
 
 
 def test_the_summary_of_a_failed_run_has_its_error(tmp_path: Path) -> None:
@@ -138,3 +139,36 @@ def test_the_summary_of_a_failed_run_has_its_error(tmp_path: Path) -> None:
     )
     assert "**the disk is full: cannot write" in told
     assert "| Fine-tune | – | stopped here |" in told
+    assert "To go on with the run as it is: \\`goldpath run --resume finetune-7\\`" in told
+
+
+def test_the_time_to_first_token_is_read_without_guessing() -> None:
+    chart = latency.ttft_chart(PROBE)
+    assert chart
+    for picture in pictures(chart.svg):
+        texts = ["".join(text.itertext()) for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+        texts = texts or ["".join(text.itertext()) for text in picture.iter("text")]
+        assert {"median", "one measurement", "Median", "4.91 s", "0.13 s"} <= set(texts)
+        assert "Seconds to the first token, linear" in texts
+    assert chart.rows[0] == ("Cold context", "2,041", "4.91 s", "4.86 s, 4.91 s, 5.17 s")
+
+
+def test_a_single_measurement_needs_no_ring() -> None:
+    timings = [
+        timing.model_copy(update={"ttft_seconds": timing.ttft_seconds[:1]}) for timing in PROBE.timings
+    ]
+    chart = latency.ttft_chart(PROBE.model_copy(update={"timings": timings}))
+    assert chart
+    assert "one measurement</text>" not in chart.svg
+
+
+def test_trials_without_curves_have_the_line_for_themselves() -> None:
+    short = [trial.model_copy(update={"curve": trial.curve[-1:]}) for trial in SEARCH.trials]
+    both, alone = (
+        charts.trials_chart(SEARCH),
+        charts.trials_chart(SEARCH.model_copy(update={"trials": short})),
+    )
+    assert both
+    assert alone
+    assert (both.half, alone.half) == (True, False)
+    assert charts.trial_curves_chart(SEARCH.model_copy(update={"trials": short})) is None

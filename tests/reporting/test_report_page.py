@@ -84,13 +84,13 @@ def test_a_good_run_is_told_from_data_to_endpoint(good: Path) -> None:
         "38×",
         "4.91 s cold → 0.13 s repeated",
         "24.1",
-        "2 of 11 steps reused",
-        "5 min 50 s",
+        "2 of 12 steps reused",
+        "12 steps in 5 min 52 s.",
         "5,155 of 6,003 chats were kept",
         "Near duplicate",
         "9 redacted",
         "2.6e-3",
-        "#1 was best with 2.176",
+        "#1 was best: validation loss 2.176",
         "−41.2%",
         "+19.4 pp",
         "fell by 41.2%, from 3.142 to 1.848 nats a token; it must fall by 10.0% or more.",
@@ -185,13 +185,18 @@ def test_a_rejected_model_says_what_was_not_met_and_that_nothing_is_served(tmp_p
 
 
 def test_a_failed_run_shows_its_error_remedy_and_first_steps(tmp_path: Path) -> None:
-    page = build(tmp_path, samples.failed(), error=samples.FAILED)
+    page = build(tmp_path, samples.failed(), **samples.FAILED_RUN)
     told = page.text
     assert "The run stopped at “Fine-tune”" in told
     assert "the disk is full: cannot write" in told
     assert "Free some space" in told
     assert "5,155 of 6,003" in told
-    assert "This is where the run stopped." in told
+    assert "in all 3 min 34 s" in told  # until the failure, not until the last step that went well
+    assert "5 steps finished in 3 min 34 s; the run stopped at “Fine-tune”." in told
+    assert "failed after 1 min 12 s" in told
+    go_on = "To go on with the run as it is: goldpath run --resume finetune-7 ."
+    assert told.count(go_on) == 2
+    assert "The run stopped here: the disk is full: cannot write" in told
     assert told.count("Not reached: the run stopped at “Fine-tune”.") == 3
 
 

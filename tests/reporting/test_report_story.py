@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from goldpath.registry.results import RegisteredVersion
 from goldpath.reporting import comparison, story
 from goldpath.reporting.loading import load_run
 from goldpath.reporting.report import report_html
@@ -31,7 +33,7 @@ from tests.reporting import samples
             {"previous_champion": "4", "adopted": True},
             "promoted",
             "Version 4 remains the champion",
-            "stood in the registry already",
+            "The model has the same content as version 4, registered earlier.",
         ),
         ({"champion": "3"}, "kept", "Version 4 passed the gate", "Version 3 stays champion."),
         ({"champion": ""}, "kept", "Version 4 passed the gate", "There is no champion."),
@@ -57,17 +59,63 @@ def test_the_verdict(tmp_path: Path, changes: dict[str, Any], outcome: str, head
     assert told in verdict.told
 
 
-def test_a_champion_that_the_gate_now_rejects_is_told_as_rejected(tmp_path: Path) -> None:
+def test_a_rejection_that_leaves_the_same_model_champion_says_how_both_can_be(tmp_path: Path) -> None:
     values = samples.rejected()
     values["register_model"] = samples.registered() | {"adopted": True, "previous_champion": "4"}
+    values["register_model"]["lineage"]["run"] = "finetune-3"
     run = load_run(samples.write_steps(tmp_path, values), samples.run_record())
     verdict = story.verdict(run)
     assert (verdict.outcome, verdict.label) == ("rejected", "Rejected")
-    assert verdict.headline == "Version 4 was rejected by the gate"
+    assert verdict.headline == "The gate rejected this run’s model"
     assert verdict.told.startswith("Held-out loss fell by 5.1%")
-    assert verdict.told.endswith("stood in the registry already, and stays champion.")
-    assert "remains the champion" not in report_html(run)
-    assert "champion, was there already; rejected in this run" in report_html(run)
+    assert verdict.told.endswith(
+        "The model has the same content as version 4, registered earlier by finetune-3. "
+        "Version 4 was accepted then, and stays champion: a later run takes nothing back."
+    )
+    page = report_html(run)
+    assert "remains the champion" not in page
+    assert "champion; registered by an earlier run; rejected by the gate of this run" in page
+    assert "An endpoint of the champion, version 4, is as it was." in page
+
+
+@pytest.mark.parametrize(
+    ("champion", "accepted", "told"),
+    [
+        ("4", True, "champion"),
+        ("5", True, "accepted; version 5 is champion"),
+        ("4", False, "champion as before; this run's gate rejected the same model"),
+        ("3", False, "rejected by the gate"),
+    ],
+)
+def test_what_became_of_a_version_is_said_in_a_line(champion: str, accepted: bool, told: str) -> None:
+    version = RegisteredVersion.model_validate(samples.registered() | {"champion": champion})
+    assert story.standing(version, accepted=accepted) == told
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("goldpath run finetune -n first --json", "goldpath run finetune --json"),
+        ("goldpath run finetune --name first", "goldpath run finetune"),
+        ("goldpath run -nfirst finetune --name=second", "goldpath run finetune"),
+        ("goldpath run finetune -p name=bot -n a", "goldpath run finetune -p name=bot"),
+        (
+            "goldpath run finetune -p -n -p 'dataset=my chats.csv'",
+            "goldpath run finetune -p -n -p 'dataset=my chats.csv'",
+        ),
+        ("goldpath run 'finetune", "goldpath run 'finetune"),
+        ("", ""),
+    ],
+)
+def test_the_command_to_repeat_a_run_leaves_the_taken_name_out(typed: str, shown: str) -> None:
+    assert story.repeated_command(typed) == shown
+
+
+def test_the_page_shows_the_command_without_the_name(tmp_path: Path) -> None:
+    run = load_run({}, samples.run_record(command="goldpath run finetune -n finetune-7", parameters={}))
+    page = report_html(run)
+    assert ">goldpath run finetune</code>" in page
+    assert "Every parameter has its default" in page
 
 
 def test_a_loss_that_rose_is_not_called_a_fall(tmp_path: Path) -> None:
@@ -132,7 +180,7 @@ def test_ticks_are_round_moments(tmp_path: Path, seconds: float, ticks: list[str
     steps = samples.write_steps(tmp_path, {"probe": samples.probe()})
     envelope = json.loads(steps["probe"].read_text()) | {"seconds": seconds}
     steps["probe"].write_text(json.dumps(envelope))
-    assert [label for _, label in timeline(load_run(steps, samples.run_record())).ticks] == ticks
+    assert [label for _, label in timeline(load_run(steps, samples.run_record(started=""))).ticks] == ticks
 
 
 def test_a_step_of_another_pipeline_is_shown_with_its_time(tmp_path: Path) -> None:
@@ -176,6 +224,26 @@ def test_models_beyond_the_known_three_are_listed_last() -> None:
 
 
 @pytest.mark.parametrize(
+    ("check", "state"),
+    [
+        ({"name": "min_refusal_rate", "value": 0.5, "threshold": 0.0, "passed": True}, "not required"),
+        ({"name": "min_refusal_rate", "value": 0.5, "threshold": 0.4, "passed": True}, "passed"),
+        ({"name": "min_refusal_rate", "value": math.nan, "threshold": 0.0, "passed": False}, "failed"),
+        ({"name": "max_pii_leak_rate", "value": 0.5, "threshold": 1.0, "passed": True}, "not required"),
+        ({"name": "max_pii_leak_rate", "value": 0.0, "threshold": 0.0, "passed": True}, "passed"),
+        ({"name": "min_champion_gain", "value": 0.0, "threshold": 0.0, "passed": True}, "passed"),
+        (
+            {"name": "min_speed", "value": 5, "threshold": 1, "passed": True, "required": False},
+            "not required",
+        ),
+    ],
+)
+def test_a_check_that_cannot_fail_is_not_called_passed(check: dict[str, Any], state: str) -> None:
+    judged = EvalResult.model_validate(samples.evaluation() | {"checks": [check]})
+    assert [row.state for row in comparison.check_rows(judged)] == [state]
+
+
+@pytest.mark.parametrize(
     ("check", "told"),
     [
         (
@@ -198,7 +266,9 @@ def test_a_check_says_what_was_measured_and_asked(check: dict[str, Any], told: s
     assert comparison.check_rows(judged)[0].told == told
 
 
-@pytest.mark.parametrize(("reused", "note"), [(False, "11 steps, none reused"), (True, "every step reused")])
+@pytest.mark.parametrize(
+    ("reused", "note"), [(False, "12 steps, none reused"), (True, "11 of 12 steps reused")]
+)
 def test_the_time_says_what_was_reused(tmp_path: Path, reused: bool, note: str) -> None:
     steps = samples.write_steps(tmp_path, samples.results())
     for path in steps.values():
@@ -207,10 +277,45 @@ def test_the_time_says_what_was_reused(tmp_path: Path, reused: bool, note: str) 
     assert story.figures(run, timeline(run))[-1].note == note
 
 
-def test_the_report_step_is_not_told_in_the_report(tmp_path: Path) -> None:
-    steps = samples.write_steps(
-        tmp_path, {"prepare_data": samples.data_card(), "report": {"path": "x", "bytes": 1}}
+def test_the_page_counts_its_own_step_and_says_up_to_when_its_time_goes(tmp_path: Path) -> None:
+    values = samples.results()
+    writing = load_run(samples.write_steps(tmp_path / "writing", values), samples.run_record())
+    line = timeline(writing)
+    assert (line.steps, line.rows[-1].state, line.rows[-1].told) == (12, "writing", "this page")
+    assert story.ledes(writing, line)["steps"].startswith("12 steps, 5 min 50 s until this page.")
+    assert story.figures(writing, line)[-1].label == "until this page"
+    values["report"] = {"path": "x", "bytes": 1}
+    whole = samples.run_record(ended=samples.END.isoformat())
+    ended = load_run(samples.write_steps(tmp_path / "ended", values), whole)
+    line = timeline(ended)
+    assert (line.steps, line.rows[-1].told, line.elapsed) == (12, "0.8 s", 352)
+    assert story.ledes(ended, line)["steps"].startswith("12 steps in 5 min 52 s.")
+    assert story.figures(ended, line)[-1].label == "in all"
+
+
+def test_a_pipeline_without_a_report_is_not_said_to_write_one(tmp_path: Path) -> None:
+    whole = samples.run_record(ended=samples.END.isoformat())
+    run = load_run(samples.write_steps(tmp_path, samples.results()), whole)
+    assert "report" not in {row.step for row in timeline(run).rows}
+
+
+def test_steps_stand_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    run = load_run(samples.write_steps(tmp_path, samples.failed()), samples.run_record(**samples.FAILED_RUN))
+    rows = timeline(run).rows
+    assert [row.step for row in rows[:7]] == [
+        *("prepare_data", "import_model", "build_features", "plan_resources", "tune", "fine_tune"),
+        "evaluate",  # not reached: in the order of the pipeline
+    ]
+    failed = rows[5]
+    assert (failed.state, failed.told) == ("failed", "failed after 1 min 12 s")
+    assert failed.left == pytest.approx(100 * 141 / 214, abs=0.01)
+    assert failed.width == pytest.approx(100 * 72.4 / 214, abs=0.01)
+
+
+def test_results_of_an_earlier_try_do_not_shorten_the_time(tmp_path: Path) -> None:
+    later = samples.BEGAN + timedelta(hours=2)
+    record = samples.run_record(
+        started=later.isoformat(), ended=(later + timedelta(seconds=3)).isoformat(), status="cancelled"
     )
-    run = load_run(steps, samples.run_record())
-    assert list(run.steps) == ["prepare_data"]
-    assert story.ledes(run, timeline(run))["steps"].startswith("1 step in ")
+    run = load_run(samples.write_steps(tmp_path, samples.failed()), record)
+    assert timeline(run).elapsed == pytest.approx(140, abs=1)
