@@ -50,12 +50,13 @@ def gpus() -> tuple[LocalGpu, ...]:
     """What PyTorch sees here, asked of a child process: a CUDA context would stay in ours and take memory."""
     if not any(driver.exists() for driver in DRIVERS):
         return ()
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=_ASK_S, check=False
-    )
-    if done.returncode:
-        return ()
-    rows = json.loads(done.stdout.splitlines()[-1])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=_ASK_S, check=True
+        )
+        rows = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError):
+        return ()  # a driver that PyTorch cannot work with: the training would not find a GPU either
     return tuple(
         LocalGpu(name=name, available=free, total=all_, bf16=bf16) for name, free, all_, bf16 in rows
     )

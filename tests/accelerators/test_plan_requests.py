@@ -77,6 +77,13 @@ def test_gpus_of_this_machine_are_asked_of_torch_where_there_is_a_driver(monkeyp
         machine.LocalGpu(name="NVIDIA L4", available=20 * 2**30, total=22 * 2**30, bf16=True),
     )
     machine.gpus.cache_clear()
-    torch.write_text("raise ImportError('libcuda is broken')\n")
-    assert machine.gpus() == ()
+    for broken in (
+        "raise ImportError('libcuda is broken')\n",
+        "raise SystemExit(0)\n",
+        "import time\ntime.sleep(60)\n",
+    ):
+        torch.write_text(broken)
+        monkeypatch.setattr(machine, "_ASK_S", 20.0 if "sleep" not in broken else 0.2)
+        machine.gpus.cache_clear()
+        assert machine.gpus() == ()
     machine.gpus.cache_clear()
