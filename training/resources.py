@@ -20,6 +20,8 @@ from goldpath.training.results import PlannedPlace, ResourcePlan
 from goldpath.training.specs import SearchSpec, TrainSpec
 from goldpath.training.ways_out import way_out
 
+_ADVISED = 0.9
+"""Of the room: until the training starts the run itself takes some of what is free now, and advice should hold."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -140,7 +142,9 @@ def plan_resources(
     else:
         why, room = _lacking(where, free=local), int(where.has * (1 - where.margin))
     device = "cpu" if local and not found else "cuda"
-    helps = way_out(laid, searched, room, device=device, precision=where.precision if where else "bf16")
+    helps = way_out(
+        laid, searched, int(room * _ADVISED), device=device, precision=where.precision if where else "bf16"
+    )
     if on_asked and chosen.place:
         helps = f"Use gpu={chosen.place.place}, or gpu=auto, which chooses it; or: {helps}"
     if spec.refuse:

@@ -85,7 +85,8 @@ def test_what_does_not_fit_is_refused_with_a_value_that_does(processes):
         plan(train)
     assert "\n" not in caught.value.line()
     batch = int(re.search(r"overrides.fine_tune.batch_size to (\d+)", caught.value.remedy)[1])
-    assert plan(train.model_copy(update={"batch_size": batch})).here.fits
+    found = plan(train.model_copy(update={"batch_size": batch})).here
+    assert found.need <= 0.9 * 18 * GIB, "it holds also when the run itself has taken some of what is free"
     with pytest.raises(MachineError):
         plan(train.model_copy(update={"batch_size": 2 * batch}))
 
