@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from goldpath.accelerators import towers
 from goldpath.accelerators.families import catalogue, latent
 from goldpath.accelerators.families.decoders import build
 from goldpath.accelerators.families.parts import Blueprint
 from goldpath.accelerators.fields import Fields
 from goldpath.accelerators.layers import Layer, StateCache
+from goldpath.accelerators.towers import Tower
 from goldpath.core.errors import ModelError
 from goldpath.core.spec import Result
 
@@ -63,6 +65,8 @@ class Architecture(Result):
     layers: tuple[Layer, ...]
     outside_parameters: int
     """Weights outside the layers: embeddings, learned positions, the last norm, an untied head."""
+    tower: Tower | None = None
+    """For images, where it is held beside the language model."""
     assumed: tuple[str, ...] = ()
     """What had to be assumed or was left out; mostly empty."""
 
@@ -115,9 +119,15 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
     else:
         blueprint = _unknown(Fields(inner, name), kind)
     if inner is not config:
-        blueprint.assumed.append(
-            "only the language model is described: towers for images or sound are not counted"
+        tower = towers.of_config(config, blueprint.hidden_size)
+        counted = (
+            f"the tower for images ({tower.parameters / 1e6:,.0f} M weights) is held and not trained; "
+            "what images take is not counted"
+            if tower
+            else "only the language model is described: towers for images or sound are not counted"
         )
+        blueprint.assumed.append(counted)
+        return _finish(blueprint, name, kind or "unknown", _dtype(inner), tower)
     return _finish(blueprint, name, kind or "unknown", _dtype(inner))
 
 
@@ -168,7 +178,9 @@ def _dtype(config: Mapping[str, Any]) -> str:
     return _DTYPES.get(str(given).removeprefix("torch."), "bf16")
 
 
-def _finish(blueprint: Blueprint, name: str, kind: str, dtype: str) -> Architecture:
+def _finish(
+    blueprint: Blueprint, name: str, kind: str, dtype: str, tower: Tower | None = None
+) -> Architecture:
     return Architecture(
         name=name,
         model_type=kind,
@@ -180,5 +192,6 @@ def _finish(blueprint: Blueprint, name: str, kind: str, dtype: str) -> Architect
         dtype=dtype,
         layers=tuple(blueprint.layers),
         outside_parameters=blueprint.outside_parameters,
+        tower=tower,
         assumed=tuple(blueprint.assumed),
     )

@@ -3,7 +3,8 @@
 Where the facts come from: profiles, their fractions and how many fit from NVIDIA's MIG User Guide; SMs and the memory
 of an instance from `nvidia-smi mig -lgip` on such a GPU (the lowest figure that we found, since it differs a little
 from driver to driver); the memory of a whole GPU as `nvidia-smi` shows it; the rest from the data sheets. A GPU is
-listed only where all of that is known.
+among the `gpus` only where all of that is known. Those under `names_only` can be asked for, by the names in the MIG
+User Guide and in nvidia-mig-parted's default configuration, and are not planned for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ MIB = 1024**2
 DRIVER_MIB = {False: 600, True: 900}
 """What the driver keeps of a GPU below and above 40 GB, MiB: CUDA reports 0.3 to 0.9 GB less than `nvidia-smi`."""
 _LARGE = 40_000
+
+
+class Named(Result):
+    """A GPU of which only names are known: it can be asked for, and no plan counts with it."""
+
+    name: str
+    products: tuple[str, ...]
+    mig: tuple[str, ...]
+    """Its profiles, as `nvidia-smi` spells them."""
 
 
 class Profile(Result):
@@ -98,10 +108,33 @@ class Gpu(Result):
 @functools.cache
 def gpus() -> tuple[Gpu, ...]:
     """All GPUs, the smallest first (`Gpu.cost_order`)."""
-    rows: list[dict[str, Any]] = json.loads(
-        Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")
-    )
+    rows = _facts()["gpus"]
     return tuple(sorted((Gpu.model_validate(row) for row in rows), key=lambda gpu: gpu.cost_order))
+
+
+@functools.cache
+def profile_names() -> dict[str, tuple[str, ...]]:
+    """Every GPU that has MIG with its profiles as `nvidia-smi` spells them; of which only names are known, last."""
+    measured = {gpu.name: tuple(profile.name for profile in gpu.mig) for gpu in gpus() if gpu.mig}
+    return measured | {gpu.name: gpu.mig for gpu in _names_only() if gpu.mig}
+
+
+@functools.cache
+def product_names() -> dict[str, tuple[str, ...]]:
+    """Every GPU with its names by the driver, those of which only names are known last."""
+    measured = {gpu.name: gpu.products for gpu in gpus()}
+    return measured | {gpu.name: gpu.products for gpu in _names_only()}
+
+
+@functools.cache
+def _facts() -> dict[str, list[dict[str, Any]]]:
+    text = Path(__file__).with_name("catalogue.json").read_text(encoding="utf-8")
+    facts: dict[str, list[dict[str, Any]]] = json.loads(text)
+    return facts
+
+
+def _names_only() -> tuple[Named, ...]:
+    return tuple(map(Named.model_validate, _facts()["names_only"]))
 
 
 def find(name: str) -> Gpu:

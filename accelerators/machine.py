@@ -1,7 +1,11 @@
-"""How much memory this machine has for a training: what is free, and what its container allows."""
+"""How much memory this machine has for a training: what is free, what its container allows, and on its GPUs."""
 
 from __future__ import annotations
 
+import functools
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 from goldpath.core.spec import Result
@@ -9,6 +13,16 @@ from goldpath.core.spec import Result
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 _UNLIMITED = 2**60
+DRIVERS = tuple(map(Path, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))
+"""Devices of the GPU drivers that PyTorch works with on Linux: NVIDIA's, AMD's, and Windows' below WSL."""
+_ASK_S = 120.0
+_ASK = """
+import json, torch
+able = torch.cuda.is_available()
+rows = [(torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i), torch.cuda.is_bf16_supported(False))
+        for i in range(torch.cuda.device_count() if able else 0)]
+print(json.dumps(rows))
+"""
 
 
 class MachineMemory(Result):
@@ -20,6 +34,32 @@ class MachineMemory(Result):
     """Of the machine, or the limit of the container where that is less."""
     limited: bool
     """Whether a container's limit decides."""
+
+
+class LocalGpu(Result):
+    """A GPU, or MIG slice, that PyTorch sees on this machine; bytes."""
+
+    name: str
+    available: int
+    total: int
+    bf16: bool
+
+
+@functools.cache
+def gpus() -> tuple[LocalGpu, ...]:
+    """What PyTorch sees here, asked of a child process: a CUDA context would stay in ours and take memory."""
+    if not any(driver.exists() for driver in DRIVERS):
+        return ()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK], capture_output=True, text=True, timeout=_ASK_S, check=True
+        )
+        rows = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError):
+        return ()  # a driver that PyTorch cannot work with: the training would not find a GPU either
+    return tuple(
+        LocalGpu(name=name, available=free, total=all_, bf16=bf16) for name, free, all_, bf16 in rows
+    )
 
 
 def memory(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> MachineMemory:

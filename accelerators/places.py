@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from goldpath.accelerators import products, quantities
 from goldpath.accelerators.catalogue import Gpu, Profile, find, gpus, profiles
+from goldpath.accelerators.requests import GpuRequest
+from goldpath.accelerators.terms import Term
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Result
 
@@ -62,6 +65,49 @@ def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
     if count == 1:
         rows += _slices(chosen)
     return sorted(rows, key=lambda place: place.cost_order)
+
+
+def granted(request: GpuRequest) -> Place | None:
+    """What a request is sure to get on each device; None where that cannot be known before it is granted.
+
+    A GPU in turns counts whole, since nothing keeps its memory apart; a limit of MPS or a capacity of DRA counts.
+    """
+    if len(request.terms) != 1:
+        return None
+    (term,) = request.terms
+    limit = _limit(term)
+    if term.kind == "mig":
+        able = [(gpu, one) for gpu in gpus() for one in gpu.mig if one.resource_name == term.profile]
+        place = _slice(term.profile, able) if able else None
+    else:
+        named = [gpu for gpu in gpus() if term.product and products.labels(term.product, known=gpu.labels)]
+        place = _smallest(named)
+    if place is None and limit:
+        place = Place(request=str(request), gpus=(), has=limit, sms=0)
+    if place is None:
+        return None
+    has = min(place.has, limit) if limit else place.has
+    return place.model_copy(update={"request": str(request), "has": has, "count": term.count})
+
+
+def _limit(term: Term) -> int:
+    """Bytes of device memory that the request itself names; 0 where it names none."""
+    if term.memory:
+        return int(quantities.value(term.memory))
+    asked = [one.quantity for one in term.capacity if one.name.rpartition("/")[2] == "memory"]
+    return int(quantities.value(asked[0])) if asked else 0
+
+
+def _smallest(able: list[Gpu]) -> Place | None:
+    if not able:
+        return None
+    return Place(
+        request="",
+        gpus=tuple(gpu.name for gpu in able),
+        has=min(gpu.usable_bytes for gpu in able),
+        sms=min(gpu.sms for gpu in able),
+        bf16=all(gpu.bf16 for gpu in able),
+    )
 
 
 def _chosen(names: str | Iterable[str]) -> list[Gpu]:

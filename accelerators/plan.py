@@ -151,7 +151,10 @@ def choose(need: int, names: str | Iterable[str] = ANY, margin: float = MARGIN, 
 
 
 def fits_here(
-    needed: TrainingMemory, margin: float = HERE_MARGIN, found: machine.MachineMemory | None = None
+    needed: TrainingMemory,
+    margin: float = HERE_MARGIN,
+    found: machine.MachineMemory | None = None,
+    processes: int = 1,
 ) -> Verdict:
     """Whether a training on the CPU fits in what this machine, or the container it is in, has free now.
 
@@ -159,13 +162,15 @@ def fits_here(
         needed: estimated with `device="cpu"`; of one process.
         margin: share of the free memory that stays free.
         found: the machine's memory; asked for here by default.
+        processes: how many like it there are at once.
     """
     here = found or machine.memory()
-    fits = needed.total <= here.available * (1 - margin)
+    need = needed.total * processes
+    fits = need <= here.available * (1 - margin)
     place = "its container allows" if here.limited else "this machine has free"
-    why = f"the training needs {gib(needed.total)} and {place} {gib(here.available)}"
-    why += f"; {named(needed.largest)}: {gib(needed.components[needed.largest])}"
-    return Verdict(fits=fits, need=needed.total, has=here.available, limited=here.limited, why=why)
+    why = f"the training needs {gib(need)} and {place} {gib(here.available)}"
+    why += f"; {named(needed.largest)}: {gib(needed.components[needed.largest] * processes)}"
+    return Verdict(fits=fits, need=need, has=here.available, limited=here.limited, why=why)
 
 
 def _check(architecture: Architecture, tokens: int, margin: float) -> None:

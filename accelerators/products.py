@@ -8,30 +8,12 @@ from __future__ import annotations
 
 import re
 
+from goldpath.accelerators import catalogue
 from goldpath.accelerators.profiles import gpus_with
 
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 LABELS: dict[str, tuple[str, ...]] = {
-    "A10": ("NVIDIA-A10",),
-    "A10G": ("NVIDIA-A10G",),
-    "A30": ("NVIDIA-A30",),
-    "A40": ("NVIDIA-A40",),
-    "A100-40GB": ("NVIDIA-A100-PCIE-40GB", "NVIDIA-A100-SXM4-40GB"),
-    "A100-80GB": ("NVIDIA-A100-80GB-PCIe", "NVIDIA-A100-SXM4-80GB"),
-    "B200": ("NVIDIA-B200",),
-    "B300": ("NVIDIA-B300-SXM6-AC",),
-    "GB200": ("NVIDIA-GB200",),
-    "GB300": ("NVIDIA-GB300",),
-    "H100-80GB": ("NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe"),
-    "H100-94GB": ("NVIDIA-H100-NVL",),
-    "H100-96GB": ("NVIDIA-GH200-480GB",),
-    "H200": ("NVIDIA-H200", "NVIDIA-H200-NVL"),
-    "L4": ("NVIDIA-L4",),
-    "L40": ("NVIDIA-L40",),
-    "L40S": ("NVIDIA-L40S",),
-    "RTX-PRO-6000": ("NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",),
-    "T4": ("Tesla-T4",),
-    "V100": ("Tesla-V100-PCIE-16GB", "Tesla-V100-PCIE-32GB", "Tesla-V100-SXM2-16GB", "Tesla-V100-SXM2-32GB"),
+    gpu: tuple(name.replace(" ", "-") for name in names) for gpu, names in catalogue.product_names().items()
 }
 """What GPU feature discovery writes into `PRODUCT_LABEL`, for clusters whose own labels are not known."""
 

@@ -148,15 +148,17 @@ def weight_bytes(architecture: Architecture, dtype: str) -> int:
     """Bytes of all weights.
 
     fp8 and int8 take a byte in the layers (their scales are one a matrix or a row); int4 half a byte, and for each 128
-    a scale in 16 bits and a zero point in 4 (arXiv 2306.00978). Everything outside the layers stays in 16 bits.
+    a scale in 16 bits and a zero point in 4 (arXiv 2306.00978). Everything outside the layers stays in 16 bits,
+    and so does a tower for images.
     """
     if dtype not in WEIGHTS:
         raise SpecError(f"dtype is {dtype!r}", f"Use one of {', '.join(WEIGHTS)}.")
+    tower = architecture.tower.parameters if architecture.tower else 0
     if dtype in ("bf16", "fp16", "fp32"):
-        return architecture.parameters * (4 if dtype == "fp32" else 2)
+        return (architecture.parameters + tower) * (4 if dtype == "fp32" else 2)
     inside = architecture.parameters - architecture.outside_parameters
     held = inside if dtype in ("fp8", "int8") else inside // 2 + -(-inside // _GROUP) * 5 // 2
-    return held + 2 * architecture.outside_parameters
+    return held + 2 * (architecture.outside_parameters + tower)
 
 
 def _kv_dtype(architecture: Architecture, shape: ServingShape) -> str:

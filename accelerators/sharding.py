@@ -37,21 +37,24 @@ def zero_states(parameters: int, gpus: int, stage: int) -> int:
 def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> States:
     """Weights, adapters, gradients and optimizer states of a run, on one GPU."""
     base = base_bytes(architecture, shape)
+    idle = _idle_adapters(architecture, shape)
     if shape.sharding == "none":
-        return _whole(shape, trainable, base)
+        return _whole(shape, trainable, base, idle)
     stage, n = _STAGE[shape.sharding], shape.gpus
     deepspeed = shape.sharding.startswith("zero")
     weights = -(-base // n) if stage == 3 else base
     if shape.method == "full":
         # The fp32 weights are the optimizer's; what is computed with is a bf16 copy.
         held = 2 if deepspeed else 0
-        weights = -(-trainable * held // n) if stage == 3 else trainable * held
+        tower = 4 * architecture.tower.parameters if architecture.tower else 0
+        weights = trainable * held + tower
+        weights = -(-weights // n) if stage == 3 else weights
         adapters, per_gradient, per_optimizer = 0, 2 if deepspeed else 4, 12
     else:
-        adapters = trainable * shape.adapter_bytes
+        adapters = trainable * shape.adapter_bytes + idle
         per_gradient, per_optimizer = shape.adapter_bytes, 2 * shape.adapter_bytes
         if deepspeed:
-            adapters, per_gradient, per_optimizer = trainable * 2, 2, 12
+            adapters, per_gradient, per_optimizer = trainable * 2 + idle, 2, 12
         adapters = -(-adapters // n) if stage == 3 else adapters
     gradients = trainable * per_gradient if stage < 2 else -(-trainable * per_gradient // n)
     optimizer = -(-trainable * per_optimizer // n)
@@ -60,11 +63,13 @@ def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> 
 
 def base_bytes(architecture: Architecture, shape: TrainingShape) -> int:
     """Bytes of the model's own weights, whole."""
+    tower = architecture.tower
+    held = architecture.parameters + (tower.parameters if tower else 0)
     if shape.method == "qlora":
-        quantised = linear_weights(architecture)
-        rest = architecture.parameters - quantised
-        return nf4_bytes(quantised, count_linears(architecture)) + 2 * rest
-    return architecture.parameters * (4 if shape.method == "full" else shape.stored_bytes)
+        quantised = linear_weights(architecture) + (tower.linear_weights if tower else 0)
+        matrices = count_linears(architecture) + (len(tower.linears) if tower else 0)
+        return nf4_bytes(quantised, matrices) + 2 * (held - quantised)
+    return held * (4 if shape.method == "full" else shape.stored_bytes)
 
 
 def nf4_bytes(weights: int, matrices: int) -> int:
@@ -76,9 +81,16 @@ def nf4_bytes(weights: int, matrices: int) -> int:
     return weights // 2 + weights // 64 + 4 * (weights // (64 * 256)) + matrices * (4 * (16 + 256) + 4)
 
 
-def _whole(shape: TrainingShape, trainable: int, base: int) -> States:
+def _idle_adapters(architecture: Architecture, shape: TrainingShape) -> int:
+    """Bytes of the adapters that a tower for images gets, which text gives no gradient."""
+    if shape.method == "full" or architecture.tower is None:
+        return 0
+    return architecture.tower.adapter_parameters(shape.lora_rank) * shape.adapter_bytes
+
+
+def _whole(shape: TrainingShape, trainable: int, base: int, idle: int) -> States:
     size = 4 if shape.method == "full" else shape.adapter_bytes
-    adapters = 0 if shape.method == "full" else trainable * size
+    adapters = 0 if shape.method == "full" else trainable * size + idle
     # Adam's states have the type of the weight. DistributedDataParallel copies gradients into buckets.
     buckets = trainable * size if shape.gpus > 1 else 0
     return States(base, adapters, trainable * size, 2 * trainable * size, buckets)

@@ -19,6 +19,7 @@ def fine_tune(
     method: str = "lora",
     max_steps: int = 30,
     seed: int = 7,
+    gpu: str = "auto",
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> None:
     """Fine-tune with TRL and PEFT in a child process, as a TrainJob's pod would; goes on from its last checkpoint.
@@ -34,6 +35,7 @@ def fine_tune(
         method: lora, full or qlora.
         max_steps: Optimizer steps.
         seed: Of data order, initial adapter and dropout.
+        gpu: The GPU request that plan_resources chose.
         overrides: {"fine_tune": {...}}: fields of TrainSpec.
     """
     from pathlib import Path
@@ -52,6 +54,7 @@ def fine_tune(
             seed=seed,
             overrides=overrides,
             hyperparameters=hyperparameters,
+            gpu=gpu,
         )
         trained = finetune.fine_tune(
             local_path(frame.uri),

@@ -10,6 +10,7 @@ def report(
     data: dsl.Input[dsl.Artifact],
     features: dsl.Input[dsl.Artifact],
     base: dsl.Input[dsl.Artifact],
+    plan: dsl.Input[dsl.Artifact],
     search: dsl.Input[dsl.Artifact],
     training: dsl.Input[dsl.Artifact],
     evaluation: dsl.Input[dsl.Artifact],
@@ -26,6 +27,7 @@ def report(
         data: DataCard, from prepare_data.
         features: FeatureResult, from build_features.
         base: BaseModelInfo, from import_model.
+        plan: ResourcePlan, from plan_resources.
         search: SearchResult, from tune.
         training: TrainResult, from fine_tune.
         evaluation: EvalResult, from evaluate.
@@ -46,6 +48,7 @@ def report(
             "prepare_data": data,
             "build_features": features,
             "import_model": base,
+            "plan_resources": plan,
             "tune": search,
             "fine_tune": training,
             "evaluate": evaluation,

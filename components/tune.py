@@ -17,6 +17,7 @@ def tune(
     max_trials: int = 3,
     algorithm: str = "tpe",
     seed: int = 7,
+    gpu: str = "auto",
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
     """Search hyperparameters by short real trainings; every trial runs the same code as fine_tune.
@@ -30,6 +31,7 @@ def tune(
         max_trials: How many; 0 takes the hyperparameters as they are.
         algorithm: tpe, random, cmaes, or grid (max_trials learning rates around the default, and ranks from 6 on).
         seed: Of the search and of every trial.
+        gpu: The GPU request that plan_resources chose.
         overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.
 
     Returns:
@@ -49,7 +51,7 @@ def tune(
         asked = SearchSpec.from_form(
             max_trials=max_trials, algorithm=algorithm, seed=seed, overrides=overrides
         )
-        train = TrainSpec.from_form(method=method, seed=seed, overrides=overrides)
+        train = TrainSpec.from_form(method=method, seed=seed, overrides=overrides, gpu=gpu)
         found = search.tune(
             local_path(frame.uri),
             frame.metadata["digest"],

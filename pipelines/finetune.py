@@ -9,6 +9,7 @@ from goldpath.components.deploy import deploy
 from goldpath.components.evaluate import evaluate
 from goldpath.components.fine_tune import fine_tune
 from goldpath.components.import_model import import_model
+from goldpath.components.plan_resources import plan_resources
 from goldpath.components.prepare_data import prepare_data
 from goldpath.components.probe import probe
 from goldpath.components.register_model import register_model
@@ -29,6 +30,7 @@ def finetune(
     min_loss_drop: float = 0.1,
     max_pii_leak_rate: float = 0.02,
     engine: str = "transformers",
+    gpu: str = "auto",
     seed: int = 7,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> None:
@@ -45,6 +47,7 @@ def finetune(
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
         max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
         engine: What serves the model: transformers.
+        gpu: What trains it: auto (planned from the model's size), none, whole, mig:1g.10gb, ... (docs/gpus.md).
         seed: Makes the run repeatable.
         overrides: Fields that this form does not show, by step: {"fine_tune": {"sequence_length": 512}}.
     """
@@ -52,6 +55,15 @@ def finetune(
     features = build_features(documents=data.outputs["documents"], overrides=overrides)
     base = import_model(model=model)
     frame, weights = features.outputs["frame"], base.outputs["base"]
+    planned = plan_resources(
+        base=weights,
+        gpu=gpu,
+        method=method,
+        max_trials=max_trials,
+        algorithm=algorithm,
+        seed=seed,
+        overrides=overrides,
+    )
     search = tune(
         frame=frame,
         base=weights,
@@ -59,6 +71,7 @@ def finetune(
         max_trials=max_trials,
         algorithm=algorithm,
         seed=seed,
+        gpu=planned.outputs["Output"],
         overrides=overrides,
     )
     training = fine_tune(
@@ -68,6 +81,7 @@ def finetune(
         method=method,
         max_steps=max_steps,
         seed=seed,
+        gpu=planned.outputs["Output"],
         overrides=overrides,
     )
     judged = evaluate(
@@ -90,13 +104,15 @@ def finetune(
         dataset=dataset,
         verdict=judged.outputs["Output"],
     )
-    # What is read from outside must be fresh each time; the champion, the cache and the endpoint are state.
-    for task in (data, features, base, judged, registration):
+    # What is read from outside must be fresh each time; the champion, the cache, the endpoint
+    # and the memory that is free are state.
+    for task in (data, features, base, planned, judged, registration):
         task.set_caching_options(False)
     told = {
         "data": data.outputs["result"],
         "features": features.outputs["result"],
         "base": base.outputs["result"],
+        "plan": planned.outputs["result"],
         "search": search.outputs["result"],
         "training": training.outputs["result"],
         "evaluation": judged.outputs["result"],

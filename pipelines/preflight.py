@@ -8,7 +8,10 @@ from typing import Any
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import fields_for
 
-STEPS = ("prepare_data", "build_features", "tune", "fine_tune", "evaluate", "warm_cache", "deploy", "probe")
+STEPS = (
+    *("prepare_data", "build_features", "plan_resources", "tune", "fine_tune", "evaluate"),
+    *("warm_cache", "deploy", "probe"),
+)
 """Steps whose specs take overrides."""
 
 
@@ -26,7 +29,7 @@ def _finetune(form: Mapping[str, Any]) -> None:
     from goldpath.registry.store import require_embedded
     from goldpath.serving.backends import local
     from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
-    from goldpath.training import base_models, datasets, modeling, search
+    from goldpath.training import base_models, datasets, resources, search
     from goldpath.training.specs import DatasetSpec, EvalSpec, SearchSpec, TrainSpec
 
     more = sections(form["overrides"])
@@ -38,6 +41,7 @@ def _finetune(form: Mapping[str, Any]) -> None:
     )
     train = TrainSpec.from_form(method=form["method"], max_steps=form["max_steps"], seed=seed, overrides=more)
     search.applicable(searched, train)
+    asked = resources.PlanSpec.from_form(gpu=form["gpu"], overrides=more)
     gate = {"min_loss_drop": form["min_loss_drop"], "max_pii_leak_rate": form["max_pii_leak_rate"]}
     EvalSpec.from_form(**gate, seed=seed, overrides=more)
     CacheSpec.from_form(uri="file:///", model_digest="", overrides=more)
@@ -47,8 +51,7 @@ def _finetune(form: Mapping[str, Any]) -> None:
     local.check_port(serve)  # runs on this machine deploy here, whatever GOLDPATH_BACKEND says
     base_models.check(form["model"])
     datasets.check(data)
-    if train.method == "qlora":
-        modeling.require_quantization()
+    resources.check(form["model"], train, searched, asked)
 
 
 def sections(overrides: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

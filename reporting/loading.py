@@ -16,7 +16,14 @@ from goldpath.feature_repo.results import FeatureResult
 from goldpath.registry.results import RegisteredVersion
 from goldpath.reporting.numbers import known, words
 from goldpath.serving.results import CachedModel, Endpoint, ProbeResult
-from goldpath.training.results import BaseModelInfo, DataCard, EvalResult, SearchResult, TrainResult
+from goldpath.training.results import (
+    BaseModelInfo,
+    DataCard,
+    EvalResult,
+    ResourcePlan,
+    SearchResult,
+    TrainResult,
+)
 
 R = TypeVar("R", bound=Result)
 
@@ -24,6 +31,7 @@ RESULTS: dict[str, type[Result]] = {
     "prepare_data": DataCard,
     "build_features": FeatureResult,
     "import_model": BaseModelInfo,
+    "plan_resources": ResourcePlan,
     "tune": SearchResult,
     "fine_tune": TrainResult,
     "evaluate": EvalResult,
@@ -38,6 +46,7 @@ TITLES = {
     "prepare_data": "Prepare data",
     "build_features": "Build features",
     "import_model": "Import base model",
+    "plan_resources": "Plan resources",
     "tune": "Search",
     "fine_tune": "Fine-tune",
     "evaluate": "Evaluate",

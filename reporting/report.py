@@ -9,7 +9,7 @@ from typing import Any
 from goldpath.core.files import write_text
 from goldpath.feature_repo.results import FeatureResult
 from goldpath.registry.results import RegisteredVersion
-from goldpath.reporting import charts, comparison, latency, story
+from goldpath.reporting import charts, comparison, latency, plan, story
 from goldpath.reporting.loading import RunRecord, load_run
 from goldpath.reporting.page import render
 from goldpath.reporting.svg import Chart
@@ -20,6 +20,7 @@ from goldpath.training.results import BaseModelInfo, DataCard, EvalResult, Searc
 SECTIONS = (
     ("steps", "Steps"),
     ("data", "Data"),
+    ("memory", "Memory"),
     ("search", "Search"),
     ("training", "Fine-tuning"),
     ("comparison", "Base vs tuned"),
@@ -62,11 +63,12 @@ def report_html(run: RunRecord) -> str:
         sections=SECTIONS,
         verdict=story.verdict(run),
         figures=story.figures(run, line),
-        ledes=story.ledes(run, line),
+        ledes=story.ledes(run, line) | plan.lede(run),
         why=lambda step: story.why_missing(run, step),
         card=run.get("prepare_data", DataCard),
         features=run.get("build_features", FeatureResult),
         base=run.get("import_model", BaseModelInfo),
+        **plan.context(run),
         search=search,
         objective=charts.objective_name(search.objective) if search else "",
         training=training,

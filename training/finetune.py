@@ -99,7 +99,7 @@ def _result(job: Job, figures: dict[str, Any], seconds: float) -> TrainResult:
         eval_loss=next((row["eval_loss"] for row in reversed(curve) if "eval_loss" in row), None),
         curve=curve,
         seconds=round(seconds, 2),
-        hyperparameters=job.spec.model_dump(mode="json"),
+        hyperparameters=job.spec.work(),
         model_digest=digest_manifest(manifest(job.out / "model")) if job.save_model else "",
         **figures,
     )
@@ -128,14 +128,14 @@ def fine_tune(
     inputs = {
         "frame": frame_digest,
         "base": base_digest,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.work(),
         "code": code_digest(*_CODE),
         "libraries": versions(*LIBRARIES),
     }
 
     def build(slot: Path) -> TrainResult:
         parameters = {
-            **spec.model_dump(mode="json"),
+            **spec.work(),
             "frame_digest": frame_digest,
             "base_digest": base_digest,
         }

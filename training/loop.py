@@ -187,6 +187,7 @@ def train(job: Job) -> dict[str, Any]:
         "stopped": recorder.stopped,
         "precision": modeling.precision(spec.precision),
         "peak_memory_bytes": peak_memory(),
+        "peak_gpu_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
     }
 
 

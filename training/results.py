@@ -85,6 +85,8 @@ class TrainResult(Result):
     seconds: float
     peak_memory_bytes: int
     """Largest resident memory of the training process, plus GPU memory."""
+    peak_gpu_bytes: int = 0
+    """What PyTorch held of the GPU at most; 0 without one."""
     hyperparameters: dict[str, Any]
     model_digest: str
     """Digest of the files in `model/`."""
@@ -103,6 +105,49 @@ class BaseModelInfo(Result):
     parameters: int
     bytes: int
     architecture: str
+
+
+class PlannedPlace(Result):
+    """A training laid against one place; bytes."""
+
+    place: str
+    """`this machine`, `this container`, the name of a GPU of this machine, or a GPU request."""
+    has: int
+    """What a training can use there, the margin not taken off; 0: not known before it is granted."""
+    need: int
+    """Of all its processes there: on a GPU one, on this machine every trial that runs at once."""
+    margin: float
+    """Share of `has` that stays free."""
+    fits: bool
+    components: dict[str, int]
+    """What `need` consists of (`accelerators.training_shape.TrainingMemory`)."""
+    peak: str
+    """The moment at which it is needed."""
+    precision: str
+    too_small: dict[str, str] = Field(default_factory=dict)
+    """Cheaper requests, and why each does not do."""
+
+
+class ResourcePlan(Result):
+    """What a training needs, and where it goes."""
+
+    asked: str
+    """The GPU request of the form."""
+    gpu: str
+    """The request that the training gets; none on a machine without a GPU."""
+    model: str
+    trainable_parameters: int = 0
+    shape: dict[str, Any] = Field(default_factory=dict)
+    """Method, batch size and the like: the largest that the search may choose."""
+    here: PlannedPlace | None = None
+    """This machine; None on a cluster."""
+    cluster: PlannedPlace | None = None
+    """The GPU that it needs on a cluster; None where it needs more than any has."""
+    helps: str = ""
+    """Where it does not fit: what to change, with a value that fits."""
+    unplanned: str = ""
+    """Why nothing could be planned: the model's architecture is not known."""
+    notes: tuple[str, ...] = ()
 
 
 class Scores(Result):

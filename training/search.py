@@ -68,7 +68,7 @@ def tune(
         "frame": frame_digest,
         "base": base_digest,
         "search": search.model_dump(mode="json"),
-        "train": template.model_dump(mode="json"),
+        "train": template.work(),
         "code": code_digest("training", "core.hardware"),
         "libraries": versions(*finetune.LIBRARIES, "optuna", "cmaes"),
     }

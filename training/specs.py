@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from goldpath.accelerators import requests
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Spec, fields_for
 
@@ -96,6 +97,18 @@ class TrainSpec(Hyperparameters):
     validation_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Rows of the validation split that are scored during training."""
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
+    gpu: str = "auto"
+    """The GPU request that it runs on (`accelerators.requests`); none hides the GPUs that there are."""
+    from_pipeline = frozenset({"gpu"})
+
+    @field_validator("gpu")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        return str(requests.parse(value))
+
+    def work(self) -> dict[str, Any]:
+        """What decides the result, as JSON: all fields but the place where it runs."""
+        return self.model_dump(mode="json", exclude={"gpu"})
 
     @classmethod
     def from_form(
@@ -106,6 +119,7 @@ class TrainSpec(Hyperparameters):
         overrides: Mapping[str, Any],
         max_steps: int | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
+        gpu: str = "auto",
     ) -> Self:
         """What the form asks of fine_tune, and of tune's trials, which have `max_steps` of their own.
 
@@ -115,11 +129,12 @@ class TrainSpec(Hyperparameters):
             overrides: of the form.
             max_steps: of the form; None for trials.
             hyperparameters: what a search found; they win over the overrides.
+            gpu: what plan_resources chose.
 
         Raises:
             SpecError: a field is wrong.
         """
-        asked: dict[str, Any] = {"method": method, "seed": seed}
+        asked: dict[str, Any] = {"method": method, "seed": seed, "gpu": gpu}
         if max_steps is not None:
             asked["max_steps"] = max_steps
         fields = {**fields_for("fine_tune", overrides), **(hyperparameters or {})}

@@ -132,7 +132,7 @@ def test_each_profile_of_the_usual_gpus_has_a_class_with_the_plugins_name() -> N
     names = [one["spec"]["extendedResourceName"] for one in classes]
     assert len(set(names)) == len(names)
     profiles = {name.removeprefix("nvidia.com/mig-") for name in names}
-    usual = ("A30", "A100-40GB", "A100-80GB", "H100-80GB", "H100-94GB", "H100-96GB", "H200", "B200")
+    usual = ("A30", "A100-40GB", "A100-80GB", "H100", "H100-NVL", "GH200", "H200", "B200")
     assert profiles == {profile for gpu in usual for profile in BY_GPU[gpu]}
     for one in classes:
         assert not schemas.problems(one)

@@ -294,7 +294,7 @@ def test_profiles_are_spelled_for_kubernetes_and_for_nvidia() -> None:
     assert nvidia_spelling("1g.10gb.me") == "1g.10gb+me"
     assert nvidia_spelling("1g.24gb.me.all") == "1g.24gb+me.all"
     assert nvidia_spelling("1g.24gb-me") == "1g.24gb-me"
-    assert gpus_with("1g.10gb") == ("A100-40GB", "A100-80GB", "H100-80GB")
+    assert gpus_with("1g.10gb") == ("A100-40GB", "H100-PCIe", "H100", "A100-80GB")
     assert {"1g.18gb", "7g.141gb"} <= set(BY_GPU["H200"])
 
 

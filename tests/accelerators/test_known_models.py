@@ -118,6 +118,13 @@ def test_weights_are_the_published_count(name: str, weights: int) -> None:
     assert models.load(name).parameters == weights
 
 
+@pytest.mark.parametrize("name", ["Gemma-3-4B", "Gemma-3-12B", "Gemma-3-27B"])
+def test_the_tower_for_images_is_what_the_published_count_has_beside_the_language_model(name: str) -> None:
+    model = models.load(name)
+    assert model.tower.parameters == SIGLIP + 1152 * (model.hidden_size + 1)
+    assert "not trained" in model.assumed[0]
+
+
 @pytest.mark.parametrize(("name", "rounded"), ROUNDED.items())
 def test_weights_round_to_the_published_figure(name: str, rounded: tuple[float, int]) -> None:
     billions, digits = rounded

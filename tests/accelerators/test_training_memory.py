@@ -6,6 +6,7 @@ import pytest
 
 from goldpath.accelerators import linears, models, sharding
 from goldpath.accelerators.architecture import Architecture, from_config
+from goldpath.accelerators.serving_memory import weight_bytes
 from goldpath.accelerators.training_memory import estimate, trainable_parameters
 from goldpath.accelerators.training_shape import SHARDINGS, TrainingShape
 from goldpath.core.errors import SpecError
@@ -227,3 +228,44 @@ def test_what_is_only_roughly_known_is_said():
 def test_a_shape_that_makes_no_sense_is_refused(given, says):
     with pytest.raises(SpecError, match=says):
         shape(**given)
+
+
+def test_a_tower_for_images_is_held_adapted_and_given_no_gradient():
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, Gemma3Config
+
+    text = {
+        **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320, "sliding_window": 16},
+    }
+    vision = {
+        **{"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4},
+        **{"image_size": 28, "patch_size": 14, "vision_use_head": False},
+    }
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    raw = {**config.to_dict(), "text_config": config.text_config.to_dict()}
+    found = from_config({**raw, "vision_config": vision}, "gemma")
+    model = AutoModelForCausalLM.from_config(config)
+    assert found.parameters + found.tower.parameters == sum(p.numel() for p in model.parameters())
+    peft = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    added = sum(p.numel() for name, p in peft.named_parameters() if "lora_" in name)
+    needed = estimate(found, TrainingShape(lora_rank=4, batch_size=1, sequence_length=16))
+    assert needed.adapters == 4 * added
+    ids = torch.arange(16)[None]
+    peft(input_ids=ids, position_ids=ids, use_cache=False).logits.sum().backward()
+    learned = sum(p.numel() for p in peft.parameters() if p.grad is not None)
+    assert needed.trainable_parameters == learned
+    assert needed.optimizer == 8 * learned
+    blind = found.model_copy(update={"tower": None})
+    full = TrainingShape(method="full", batch_size=1, sequence_length=16)
+    assert estimate(found, full).weights - estimate(blind, full).weights == 4 * found.tower.parameters
+    assert weight_bytes(found, "int4") - weight_bytes(blind, "int4") == 2 * found.tower.parameters
+
+
+def test_a_tower_that_is_not_known_is_said_not_to_count():
+    text = {"model_type": "gemma3_text", **CONFIGS["gemma3_text"]}
+    raw = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 48}}
+    found = from_config(raw, "odd")
+    assert found.tower is None
+    assert "not counted" in found.assumed[0]

@@ -26,6 +26,7 @@ COMPONENTS = {
     "prepare_data",
     "build_features",
     "import_model",
+    "plan_resources",
     "tune",
     "fine_tune",
     "evaluate",
@@ -150,6 +151,22 @@ def test_every_component_ran_and_left_its_result(place, first):
     assert not any(step["reused"] for name, step in steps_of(place, first["run"]).items() if name != "report")
 
 
+def test_the_training_ran_as_it_was_planned(place, first):
+    steps = steps_of(place, first["run"])
+    plan, trained = steps["plan_resources"]["result"], steps["fine_tune"]["result"]
+    assert (plan["asked"], plan["gpu"]) == ("auto", "none")
+    assert plan["shape"]["lora_rank"] == 8, "the largest that the search may choose"
+    assert plan["shape"]["sequence_length"] == trained["hyperparameters"]["sequence_length"] == 64
+    assert "gpu" not in trained["hyperparameters"], "where it ran is no part of what it is"
+    assert plan["here"]["fits"]
+    assert plan["cluster"]["place"].startswith("mig:")
+    run = json.loads((place / "home" / "runs" / first["run"] / "run.json").read_text())
+    assert "gpu" not in run["parameters"]
+    page = Path(first["report"]).read_text(encoding="utf-8")
+    assert "The fine-tuning was measured at" in page
+    assert f"On a cluster: {plan['cluster']['place']}" in page
+
+
 def test_the_model_is_champion_with_its_lineage(place, first):
     steps = steps_of(place, first["run"])
     version = steps["register_model"]["result"]
@@ -188,7 +205,7 @@ def test_the_report_tells_the_figures_of_this_run(place, first):
     assert "kubectl" in page  # a sample of the data
     scores = {score["name"]: score for score in steps_of(place, first["run"])["evaluate"]["result"]["scores"]}
     assert f"{scores['tuned']['loss']:.3f}" in page
-    assert f"11 steps in {duration(first['seconds'])}." in page  # as the terminal says it
+    assert f"12 steps in {duration(first['seconds'])}." in page  # as the terminal says it
     assert goldpath(place / "home", "report", first["run"]).stdout.strip() == first["report"]
 
 

@@ -13,7 +13,7 @@ from goldpath.pipelines import catalogue, launch, preflight
 def test_every_pipeline_has_a_form_that_a_person_can_fill():
     for name in catalogue.names():
         fields = catalogue.form(name)
-        assert 1 <= len(fields) <= 12
+        assert 1 <= len(fields) <= 13
         for field in fields:
             assert field.default is not None, f"{name}.{field.name} has no default"
             assert len(field.help) > 15, f"{name}.{field.name} has no help"
@@ -34,12 +34,28 @@ def test_the_compiled_pipeline_installs_nothing_and_runs_on_our_image(tmp_path):
     catalogue.compile_pipeline("finetune", tmp_path / "p.yaml")
     spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     executors = spec["deploymentSpec"]["executors"]
-    assert len(executors) >= 11
+    assert len(executors) >= 12
     for executor in executors.values():
         assert executor["container"]["image"].startswith("goldpath/launcher:")
         assert "pip install" not in " ".join(executor["container"]["command"])
-    for task in ("prepare-data", "evaluate", "register-model"):  # these read what a cache key does not show
+    for task in (
+        "prepare-data",
+        "plan-resources",
+        "evaluate",
+        "register-model",
+    ):  # these read what a cache key does not show
         assert not spec["root"]["dag"]["tasks"][task]["cachingOptions"].get("enableCache", False)
+
+
+def test_the_training_gets_the_gpu_that_was_planned_for_it(tmp_path):
+    catalogue.compile_pipeline("finetune", tmp_path / "p.yaml")
+    spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["plan-resources"]["dependentTasks"] == ["import-model"]
+    assert tasks["plan-resources"]["inputs"]["parameters"]["gpu"] == {"componentInputParameter": "gpu"}
+    for task in ("tune", "fine-tune"):
+        given = tasks[task]["inputs"]["parameters"]["gpu"]["taskOutputParameter"]
+        assert given == {"outputParameterKey": "Output", "producerTask": "plan-resources"}
 
 
 def test_unknown_pipeline():

@@ -96,6 +96,51 @@ def test_a_wrong_value_is_named_once_as_it_was_typed_and_in_words(check, given, 
     assert "; " not in line
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "says"),
+    [
+        ({"gpu": "mig:1g.11gb"}, SpecError, "GPU request 'mig:1g.11gb': no GPU has the MIG profile 1g.11gb"),
+        ({"gpu": "H100"}, SpecError, "GPU request 'H100': 'H100' is no kind of request. Write whole:H100"),
+        (
+            {"gpu": "mig:1g.10gb"},
+            MachineError,
+            "gpu is mig:1g.10gb and this machine has no CUDA GPU. Use gpu=auto",
+        ),
+        ({"gpu": "none", "method": "qlora"}, SpecError, "method qlora needs a CUDA GPU and gpu is none. Use"),
+        ({"method": "qlora"}, MachineError, "method qlora needs a CUDA GPU and this machine has none. Use"),
+        (
+            {"overrides": {"plan_resources": {"gpus": "H1000"}}},
+            SpecError,
+            "no GPU 'H1000' in the catalogue. Near it: H100",
+        ),
+        (
+            {"overrides": {"plan_resources": {"gpu": "none"}}},
+            SpecError,
+            "overrides.plan_resources.gpu cannot be",
+        ),
+        ({"overrides": {"fine_tune": {"gpu": "none"}}}, SpecError, "overrides.fine_tune.gpu cannot be set"),
+        ({"overrides": {"plan_resources": {"margin": 1}}}, SpecError, "overrides.plan_resources.margin is 1"),
+        (
+            {"overrides": {"fine_tune": {"batch_size": 4096, "sequence_length": 256}}},
+            MachineError,
+            "the training needs .* GiB and this machine has 2.0 GiB free, of which 1.5 GiB may be used .*"
+            r"Set overrides.fine_tune.batch_size to \d+: that needs",
+        ),
+    ],
+)
+def test_a_gpu_or_memory_that_cannot_be_had(check, monkeypatch, given, kind, says):
+    from goldpath.accelerators import machine
+
+    monkeypatch.setattr(machine, "gpus", tuple)
+    room = machine.MachineMemory(available=2 * 2**30, total=4 * 2**30, limited=False)
+    monkeypatch.setattr(machine, "memory", lambda: room)
+    check(gpu="auto")
+    check(gpu="none")
+    with pytest.raises(kind, match=says) as caught:
+        check(**given)
+    assert "\n" not in caught.value.line()
+
+
 def test_a_port_that_is_taken(check):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

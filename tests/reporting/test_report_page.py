@@ -84,8 +84,8 @@ def test_a_good_run_is_told_from_data_to_endpoint(good: Path) -> None:
         "38×",
         "4.91 s cold → 0.13 s repeated",
         "24.1",
-        "2 of 11 steps reused",
-        "11 steps in 5 min 52 s.",
+        "2 of 12 steps reused",
+        "12 steps in 5 min 52 s.",
         "5,155 of 6,003 chats were kept",
         "Near duplicate",
         "9 redacted",
@@ -123,7 +123,7 @@ def test_the_page_is_one_small_file_that_loads_nothing(good: Path) -> None:
 
 def test_every_picture_has_a_name_and_its_figures_as_a_table(good: Path) -> None:
     page = Tree(good.read_text())
-    assert page.tags.count("figure") == 6
+    assert page.tags.count("figure") == 8
     labels = [value for name, value in page.attributes if name == "aria-labelledby" and "-title" in value]
     ids = {value for name, value in page.attributes if name == "id"}
     assert len(labels) == page.tags.count("svg")
@@ -192,7 +192,7 @@ def test_a_failed_run_shows_its_error_remedy_and_first_steps(tmp_path: Path) -> 
     assert "Free some space" in told
     assert "5,155 of 6,003" in told
     assert "in all 3 min 34 s" in told  # until the failure, not until the last step that went well
-    assert "4 steps finished in 3 min 34 s; the run stopped at “Fine-tune”." in told
+    assert "5 steps finished in 3 min 34 s; the run stopped at “Fine-tune”." in told
     assert "failed after 1 min 12 s" in told
     go_on = "To go on with the run as it is: goldpath run --resume finetune-7 ."
     assert told.count(go_on) == 2

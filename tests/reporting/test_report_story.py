@@ -267,7 +267,7 @@ def test_a_check_says_what_was_measured_and_asked(check: dict[str, Any], told: s
 
 
 @pytest.mark.parametrize(
-    ("reused", "note"), [(False, "11 steps, none reused"), (True, "10 of 11 steps reused")]
+    ("reused", "note"), [(False, "12 steps, none reused"), (True, "11 of 12 steps reused")]
 )
 def test_the_time_says_what_was_reused(tmp_path: Path, reused: bool, note: str) -> None:
     steps = samples.write_steps(tmp_path, samples.results())
@@ -281,15 +281,15 @@ def test_the_page_counts_its_own_step_and_says_up_to_when_its_time_goes(tmp_path
     values = samples.results()
     writing = load_run(samples.write_steps(tmp_path / "writing", values), samples.run_record())
     line = timeline(writing)
-    assert (line.steps, line.rows[-1].state, line.rows[-1].told) == (11, "writing", "this page")
-    assert story.ledes(writing, line)["steps"].startswith("11 steps, 5 min 50 s until this page.")
+    assert (line.steps, line.rows[-1].state, line.rows[-1].told) == (12, "writing", "this page")
+    assert story.ledes(writing, line)["steps"].startswith("12 steps, 5 min 50 s until this page.")
     assert story.figures(writing, line)[-1].label == "until this page"
     values["report"] = {"path": "x", "bytes": 1}
     whole = samples.run_record(ended=samples.END.isoformat())
     ended = load_run(samples.write_steps(tmp_path / "ended", values), whole)
     line = timeline(ended)
-    assert (line.steps, line.rows[-1].told, line.elapsed) == (11, "0.8 s", 352)
-    assert story.ledes(ended, line)["steps"].startswith("11 steps in 5 min 52 s.")
+    assert (line.steps, line.rows[-1].told, line.elapsed) == (12, "0.8 s", 352)
+    assert story.ledes(ended, line)["steps"].startswith("12 steps in 5 min 52 s.")
     assert story.figures(ended, line)[-1].label == "in all"
 
 
@@ -302,11 +302,11 @@ def test_a_pipeline_without_a_report_is_not_said_to_write_one(tmp_path: Path) ->
 def test_steps_stand_in_the_order_in_which_they_began(tmp_path: Path) -> None:
     run = load_run(samples.write_steps(tmp_path, samples.failed()), samples.run_record(**samples.FAILED_RUN))
     rows = timeline(run).rows
-    assert [row.step for row in rows[:6]] == [
-        *("prepare_data", "import_model", "build_features", "tune", "fine_tune"),
+    assert [row.step for row in rows[:7]] == [
+        *("prepare_data", "import_model", "build_features", "plan_resources", "tune", "fine_tune"),
         "evaluate",  # not reached: in the order of the pipeline
     ]
-    failed = rows[4]
+    failed = rows[5]
     assert (failed.state, failed.told) == ("failed", "failed after 1 min 12 s")
     assert failed.left == pytest.approx(100 * 141 / 214, abs=0.01)
     assert failed.width == pytest.approx(100 * 72.4 / 214, abs=0.01)

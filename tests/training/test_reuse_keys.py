@@ -38,6 +38,14 @@ def of_training(folder: Path) -> None:
     finetune.fine_tune(HERE, "frame", folder, "base", TrainSpec())
 
 
+def of_search_elsewhere(folder: Path) -> None:
+    search.tune(HERE, "frame", folder, "base", SearchSpec(), TrainSpec(gpu="mig:1g.10gb"))
+
+
+def of_training_elsewhere(folder: Path) -> None:
+    finetune.fine_tune(HERE, "frame", folder, "base", TrainSpec(gpu="none"))
+
+
 def of_evaluation(folder: Path) -> None:
     evaluation.evaluate(HERE, "frame", {"base": (folder, "base"), "tuned": (folder, "tuned")}, EvalSpec())
 
@@ -132,3 +140,8 @@ def test_other_code_is_other_work(
                 lambda path, new=module: "changed" if str(path).endswith(new) else digest_file(path),
             )
             assert key(call) != before, module
+
+
+def test_another_gpu_is_no_reason_to_train_again(key: Callable[[Callable[[Path], None]], str]) -> None:
+    assert key(of_training) == key(of_training_elsewhere)
+    assert key(of_search) == key(of_search_elsewhere)

@@ -38,6 +38,8 @@ def launch(job: Job, spec: Path, on_line: Callable[[str], None]) -> int:
     """Run the job's processes to their end; they die with us. Returns torchrun's exit code."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // job.spec.processes))
     env = {**QUIET, **_CALM, "OMP_NUM_THREADS": threads, "GLOO_SOCKET_IFNAME": "lo"}
+    if job.spec.gpu == "none":
+        env["CUDA_VISIBLE_DEVICES"] = ""
     if not sys.platform.startswith("linux"):
         del env["GLOO_SOCKET_IFNAME"]  # the loopback interface has another name there
     return run_child(command(job, spec), what="training", env=env, on_line=on_line)

@@ -1,0 +1,126 @@
+"""A training laid against places: this machine's memory, its GPUs, GPU requests of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from goldpath.accelerators import machine, plan, training_memory
+from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.places import Place, granted, places
+from goldpath.accelerators.requests import GpuRequest
+from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
+from goldpath.core.hardware import cpu_has_bf16
+from goldpath.training.results import PlannedPlace
+from goldpath.training.specs import TrainSpec
+
+
+class Choice(NamedTuple):
+    """What `auto` stands for on a cluster."""
+
+    place: PlannedPlace | None
+    """None where it fits nowhere."""
+    verdict: str
+    room: int
+    """Bytes that it may use on the largest GPU."""
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A training of a model, and how many trials of it run at once."""
+
+    architecture: Architecture
+    train: TrainSpec
+    at_once: int
+    margin: float
+    """Share of a GPU that stays free."""
+    machine_margin: float
+    """Share of this machine's free memory that stays free."""
+
+    def instead(self, train: TrainSpec, at_once: int) -> Laid:
+        """Another training of the same model."""
+        return replace(self, train=train, at_once=at_once)
+
+    def shape(self, device: str, precision: str = "") -> TrainingShape:
+        """What the memory of one of its processes depends on."""
+        train = self.train
+        asked = train.precision if train.precision != "auto" else precision or "bf16"
+        return TrainingShape.parse(
+            {
+                "method": train.method,
+                "sequence_length": train.sequence_length,
+                "batch_size": train.batch_size,
+                "packing": train.packing,
+                "gradient_checkpointing": train.gradient_checkpointing,
+                "gradient_accumulation": train.gradient_accumulation,
+                "lora_rank": train.lora_rank,
+                "precision": "bf16" if train.method == "qlora" else asked,
+                "device": device,
+                "gpus": train.processes if device == "cuda" else 1,  # each of them holds all of it
+            }
+        )
+
+    def estimate(self, shape: TrainingShape) -> TrainingMemory:
+        """What one process needs."""
+        return training_memory.estimate(self.architecture, shape)
+
+    def need(self, device: str, precision: str = "") -> int:
+        """Bytes that it needs on one device: on a CPU its processes share the memory."""
+        copies = self.at_once * (self.train.processes if device == "cpu" else 1)
+        return self.estimate(self.shape(device, precision)).total * copies
+
+    def on_cpu(self) -> PlannedPlace:
+        """Laid against what this machine, or the container that we are in, has free."""
+        auto = "" if self.train.precision != "auto" else "bf16" if cpu_has_bf16() else "fp32"
+        shape = self.shape("cpu", auto)
+        needed, copies = self.estimate(shape), self.at_once * self.train.processes
+        found = plan.fits_here(needed, self.machine_margin, processes=copies)
+        name = "this container" if found.limited else "this machine"
+        return _place(name, found.has, needed, self.machine_margin, shape.precision, copies)
+
+    def on_gpu(self, found: tuple[machine.LocalGpu, ...]) -> PlannedPlace:
+        """Laid against the fullest of this machine's GPUs; trials at once share it."""
+        fullest = min(found, key=lambda one: one.available)
+        shape = self.shape("cuda", "bf16" if fullest.bf16 else "fp32")
+        return _place(
+            fullest.name, fullest.available, self.estimate(shape), self.margin, shape.precision, self.at_once
+        )
+
+    def on_request(self, request: GpuRequest) -> PlannedPlace:
+        """Laid against what a request is sure to get; trials at once are jobs of their own."""
+        return self._on(granted(request) or Place(request=str(request), gpus=(), has=0, sms=0))
+
+    def choose(self, gpus: str) -> Choice:
+        """The cheapest place that it fits on, among `gpus` of the catalogue."""
+        shape = self.shape("cuda")
+        made = plan.train(self.architecture, shape, gpus, self.margin)
+        found = {place.request: place for place in places(gpus, shape.gpus)}
+        room = max(int(place.has * (1 - self.margin)) for place in found.values())
+        if not made.cheapest:
+            return Choice(None, made.verdict, room)
+        smaller = made.rows[: [row.request for row in made.rows].index(made.cheapest)]
+        place = self._on(found[made.cheapest])
+        told = place.model_copy(update={"too_small": {row.request: row.why for row in smaller}})
+        return Choice(told, made.verdict, room)
+
+    def _on(self, given: Place) -> PlannedPlace:
+        shape = self.shape("cuda")
+        if not given.bf16 and shape.method != "qlora":
+            shape = shape.model_copy(update={"precision": "fp32"})
+        return _place(given.request, given.has, self.estimate(shape), self.margin, shape.precision)
+
+
+def _place(
+    name: str, has: int, needed: TrainingMemory, margin: float, precision: str, copies: int = 1
+) -> PlannedPlace:
+    need = needed.total * copies
+    return PlannedPlace(
+        place=name,
+        has=has,
+        need=need,
+        margin=margin,
+        fits=not has or need <= has * (1 - margin),
+        components={part: size * copies for part, size in needed.components.items()},
+        peak=needed.peak,
+        precision=precision,
+    )
