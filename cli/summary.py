@@ -70,17 +70,11 @@ def loss_line(judged: dict[str, Any]) -> str:
 
 def model_line(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
     """`bot version 3, champion`: the registered version, and what became of it."""
-    return f"{version['name']} version {version['version']}, {_standing(version, judged)}"
+    from goldpath.reporting.story import standing
 
-
-def _standing(version: dict[str, Any], judged: dict[str, Any] | None) -> str:
-    """What became of the model."""
-    champion = version["champion"]
-    rejected = not version["accepted"] or (judged is not None and not judged["passed"])
-    if champion == version["version"]:
-        return "champion as before; this run's gate rejected the same model" if rejected else "champion"
-    told = f"not champion (version {champion or 'none'} is)"
-    return f"{told}; rejected by the gate, not served" if rejected else told
+    accepted = version["accepted"] and (judged is None or judged["passed"])
+    told = standing(version["version"], version["champion"], accepted=accepted)
+    return f"{version['name']} version {version['version']}, {told}"
 
 
 def print_summary(run: Run) -> None:

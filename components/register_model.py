@@ -58,5 +58,5 @@ def register_model(
         )
         registered.uri = version.uri
         registered.metadata.update(version=version.version, digest=version.lineage.model_digest)
-        state = standing(version, accepted=verdict == "accepted")
+        state = standing(version.version, version.champion, accepted=verdict == "accepted")
         running.done(result.path, version, f"{name} version {version.version}: {state}")

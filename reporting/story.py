@@ -129,14 +129,17 @@ def _known_already(run: RunRecord, registered: RegisteredVersion) -> str:
     return f"The model has the same content as version {registered.version}, registered earlier{by}."
 
 
-def standing(registered: RegisteredVersion, *, accepted: bool) -> str:
-    """What became of a version in a run whose gate said `accepted`: for the run's line on the terminal."""
-    champion = registered.champion == registered.version
-    if accepted:
-        return "champion" if champion else f"accepted; version {registered.champion or 'none'} is champion"
-    if champion:
-        return "champion as before; this run's gate rejected the same model"
-    return "rejected by the gate"
+def standing(version: str, champion: str | None, *, accepted: bool) -> str:
+    """What became of a version in a run whose gate said `accepted`, for the terminal.
+
+    Args:
+        version: its number.
+        champion: the number of the champion after the run; None or empty where there is none.
+    """
+    if champion == version:
+        return "champion" if accepted else "champion as before; this run's gate rejected the same model"
+    told = "accepted" if accepted else "rejected by the gate, not served"
+    return f"{told}; version {champion} is champion" if champion else told
 
 
 def lineage_told(registered: RegisteredVersion, judged: EvalResult | None) -> str:

@@ -228,8 +228,12 @@ def test_summary_says_what_to_do_next(finished, capsys):
 @pytest.mark.parametrize(
     ("passed", "changes", "says"),
     [
-        (True, {"champion": "2"}, "bot version 3, not champion (version 2 is)\n"),
-        (False, {"champion": "2", "accepted": False}, "(version 2 is); rejected by the gate, not served\n"),
+        (True, {"champion": "2"}, "bot version 3, accepted; version 2 is champion\n"),
+        (
+            False,
+            {"champion": "2", "accepted": False},
+            "rejected by the gate, not served; version 2 is champion\n",
+        ),
         (False, {}, "bot version 3, champion as before; this run's gate rejected the same model\n"),
     ],
 )
