@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import click
 
@@ -40,11 +41,14 @@ def command(endpoint: str | None, message: str | None, max_tokens: int) -> None:
             return
         history.append({"role": "user", "content": asked})
         answer = ""
-        for piece in stream_chat(live, history, max_tokens):
+        cut = threading.Event()
+        for piece in stream_chat(live, history, max_tokens, cut.set):
             answer += piece
             click.echo(piece, nl=False)
             sys.stdout.flush()
         click.echo()
+        if cut.is_set():
+            click.echo(f"(cut after {max_tokens} tokens; --max-tokens takes more)", err=True)
         history.append({"role": "assistant", "content": answer})
         if message is not None:
             return

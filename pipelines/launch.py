@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from goldpath.core import marks
-from goldpath.core.errors import GoldpathError, InputError, MachineError, StepError, from_os_error
+from goldpath.core.errors import (
+    GoldpathError,
+    InputError,
+    MachineError,
+    StepError,
+    did_you_mean,
+    from_os_error,
+)
 from goldpath.core.progress import parse_event
 from goldpath.pipelines import runs
 from goldpath.pipelines.catalogue import FormField, compile_pipeline, form
@@ -32,7 +39,10 @@ def parameters_for(pipeline: str, given: Mapping[str, Any]) -> dict[str, Any]:
     fields = {field.name: field for field in form(pipeline)}
     for name in given:
         if name not in fields:
-            raise InputError(f"{pipeline} has no parameter {name!r}", f"Parameters: {', '.join(fields)}.")
+            raise InputError(
+                f"{pipeline} has no parameter {name!r}",
+                f"{did_you_mean(name, fields)}Parameters: {', '.join(fields)}.",
+            )
     return {name: _cast(fields[name], value) for name, value in given.items()}
 
 

@@ -312,11 +312,15 @@ def _search_told(search: SearchResult) -> str:
     return f"{told}; none gave a figure."
 
 
+ANSWER_TOKENS = 128
+"""Of the answer to the line below: without a limit a small model may repeat itself for a minute."""
+
+
 def curl_line(url: str, model: str, answers: Sequence[Mapping[str, str]] = ()) -> str:
     """A shell line that asks the endpoint at `url` (its base URL) what the probe asked it first."""
     question = answers[0].get("question") if answers else None
     said = question or "What can you help me with?"
-    body = {"model": model, "messages": [{"role": "user", "content": said}]}
+    body = {"model": model, "max_tokens": ANSWER_TOKENS, "messages": [{"role": "user", "content": said}]}
     return (
         f"curl {shlex.quote(url.rstrip('/') + '/chat/completions')} "
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from goldpath.serving.client import connect
 from goldpath.serving.results import Endpoint
 
 
-def stream_chat(endpoint: Endpoint, messages: list[dict[str, str]], max_tokens: int = 256) -> Iterator[str]:
+def stream_chat(
+    endpoint: Endpoint,
+    messages: list[dict[str, str]],
+    max_tokens: int = 256,
+    on_cut: Callable[[], None] = lambda: None,
+) -> Iterator[str]:
     """The answer to a conversation, in pieces as they are generated.
 
     Args:
         endpoint: who answers.
         messages: `{"role": "system" | "user" | "assistant", "content": ...}`, oldest first.
         max_tokens: the longest answer, in tokens.
+        on_cut: called where the answer had more to say than that.
 
     Raises:
         StepError: the endpoint does not answer or refuses.
@@ -27,3 +33,5 @@ def stream_chat(endpoint: Endpoint, messages: list[dict[str, str]], max_tokens: 
         ):
             if chunk.choices and chunk.choices[0].delta.content:
                 yield chunk.choices[0].delta.content
+            if chunk.choices and chunk.choices[0].finish_reason == "length":
+                on_cut()

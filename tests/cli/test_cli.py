@@ -221,7 +221,8 @@ def test_summary_says_what_to_do_next(finished, capsys):
         assert part in out
     line = next(part for part in out.split(" Ask it: ")[1:])
     assert line.startswith(
-        'curl http://127.0.0.1:8123/v1/chat/completions -H \'Content-Type: application/json\' -d \'{"model": "bot"'
+        "curl http://127.0.0.1:8123/v1/chat/completions -H 'Content-Type: application/json' "
+        '-d \'{"model": "bot", "max_tokens": 128'
     )
 
 

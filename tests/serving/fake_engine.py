@@ -64,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.001)
         if tokens >= 0:
             usage = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
-            self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage})
+            reason = "stop" if told("done") else "length"
+            self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": usage})
         self.wfile.write(b"0\r\n\r\n")
 
     def event(self, value: dict) -> None:

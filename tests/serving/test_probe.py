@@ -111,6 +111,16 @@ def test_faults_of_the_endpoint(bot: Endpoint, fake: FakeEngine, fault: str, wor
     assert caught.value.remedy
 
 
+def test_chat_tells_that_an_answer_was_cut(bot: Endpoint, fake: FakeEngine) -> None:
+    cut: list[bool] = []
+    asked = [{"role": "user", "content": "hi"}]
+    assert list(stream_chat(bot, asked, 3, lambda: cut.append(True))) == ["w0 ", "w1 ", "w2 "]
+    assert cut == [True]
+    (fake.faults / "done").touch()
+    assert list(stream_chat(bot, asked, 3, lambda: cut.append(False))) == ["w0 ", "w1 ", "w2 "]
+    assert cut == [True]
+
+
 def test_chat_with_an_endpoint_that_is_gone(bot: Endpoint) -> None:
     endpoints.stop("bot")
     with pytest.raises(StepError, match=r"does not answer at .*goldpath endpoints list"):
