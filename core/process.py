@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from goldpath.core.errors import Interrupted, MachineError, StepError
+
+if TYPE_CHECKING:
+    import psutil
 
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 10.0
 _POLL_S = 0.25
+_GONE_S = 0.02
 _LIBC = ctypes.CDLL(
     None, use_errno=True
 )  # loaded here: between fork and exec it could wait for a lock for ever
@@ -90,11 +95,21 @@ def kill_tree(pid: int, grace_s: float = _GRACE_S) -> None:
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=grace_s)
+    alive = _outlive(family, grace_s)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=grace_s)
+    _outlive(alive, grace_s)
+
+
+def _outlive(family: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still work after that time; a process that has ended is not waited for until its parent looks."""
+    until = time.monotonic() + seconds
+    while alive := [process for process in family if started_at(process.pid) and process.is_running()]:
+        if time.monotonic() > until:
+            break
+        time.sleep(_GONE_S)
+    return alive
 
 
 def kill_children() -> None:

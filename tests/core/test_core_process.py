@@ -346,3 +346,19 @@ def test_a_pid_and_its_start_name_a_process() -> None:
     assert process.started_at(zombie.pid) is None
     zombie.wait()
     assert not process.is_same_process(zombie.pid, time.time())
+
+
+def test_a_process_whose_parent_does_not_look_is_not_waited_for():
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "print(child.pid, flush=True)\nsys.stdin.read()\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    killer = threading.Thread(target=process.kill_tree, args=(child, 60), daemon=True)
+    killer.start()
+    killer.join(30)
+    assert not killer.is_alive()
+    assert psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    parent.communicate()
