@@ -18,6 +18,7 @@ from goldpath.serving.model_cache import warm
 from goldpath.serving.probe import probe
 from goldpath.serving.results import Endpoint, Timing
 from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
+from tests.conftest import TRACED
 from tests.models import make_tiny_model
 from tests.serving.conftest import FakeEngine
 
@@ -163,6 +164,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOLDPATH_HOME", str(root / "home"))
         patch.delenv("GOLDPATH_BACKEND", raising=False)
+        patch.delenv(TRACED, raising=False)  # the engine is not ours, and slow to import as it is
         cached = warm(CacheSpec(uri=str(make_tiny_model(root / "model", seed=7))))
         yield endpoints.deploy(
             ServeSpec(name="real", model_uri=cached.path, model_name="tiny", cache_blocks=64)

@@ -87,6 +87,7 @@ def workers() -> list[int]:
     return found
 
 
+@pytest.mark.uncounted
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(
     home: Path, tmp_path: Path, frame: Path, model: Path
 ) -> None:
