@@ -50,20 +50,17 @@ def command(gpus: bool, requests: tuple[str, ...], kubeconfig: str, context: str
 
 
 def _show(told: ClusterReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from goldpath.cli.table import print_table
 
     names = ", ".join(told.cluster.paths) or "none"
     click.echo(f"{told.nodes} nodes with GPUs. Paths, the best first: {names}.")
     if told.cluster.products:
         click.echo(f"Products: {', '.join(told.cluster.products)}.")
     click.echo("")
-    table = Table(box=None, header_style="bold")
-    for column in ("REQUEST", "PATH", "DEVICES", "NOTE"):
-        table.add_column(column)
+    rows = []
     for one in told.services:
         count = "" if one.path is None else "unknown" if one.devices is None else str(one.devices)
         served = one.path is not None
         note = f"needs {one.note}" if served and one.note else one.note
-        table.add_row(one.request, one.path or "no", count, note)
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+        rows.append((one.request, one.path or "no", count, note))
+    print_table(("REQUEST", "PATH", "DEVICES", "NOTE"), rows)

@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from goldpath.core.digest import digest_json
 from goldpath.core.errors import SpecError
 
+NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
+"""Names of runs and endpoints: DNS labels, so that they can name a cluster's objects too."""
+NAME_SAID = "at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends"
+
 
 def matching(pattern: str, allowed: str) -> Any:
     """A field whose text must match a pattern; errors say `allowed` (`lower-case letters, at most 50`) in its place."""

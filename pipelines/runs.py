@@ -32,11 +32,11 @@ from goldpath.core import settings
 from goldpath.core.errors import GoldpathError, InputError, Interrupted, did_you_mean, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import is_same_process, kill_tree
+from goldpath.core.spec import NAME, NAME_SAID
 
 Status = Literal["created", "running", "succeeded", "failed", "cancelled", "interrupted"]
 CANCELLED = "cancelled"
 """Name of the file that says that somebody wanted the run to end."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?")
 _WAIT_S = 5.0
 _START_S = 10.0
 """Seconds that a cancel waits for the worker of a run that is about to start."""
@@ -227,10 +227,10 @@ def check_name(name: str | None) -> None:
     """
     if name is None:
         return
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise InputError(
             f"{name!r} cannot be the name of a run",
-            "Use at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends.",
+            f"Use {NAME_SAID}.",
         )
     if (settings.home() / "runs" / name / "run.json").exists():
         raise _taken(name)
@@ -251,7 +251,7 @@ def load(name: str) -> Run:
         InputError: there is no such run.
     """
     file = settings.home() / "runs" / name / "run.json"
-    if not _NAME.fullmatch(name) or not file.exists():
+    if not re.fullmatch(NAME, name) or not file.exists():
         raise _unknown(name)
     run = Run.model_validate(read_json(file))
     if run.status in ("created", "running") and not run.busy():

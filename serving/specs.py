@@ -7,10 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from goldpath.core.spec import Spec, fields_for, matching
-
-NAME = r"[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?"
-"""Names of endpoints: DNS labels, so that they can name an InferenceService too."""
+from goldpath.core.spec import NAME, NAME_SAID, Spec, fields_for, matching
 
 
 class CacheSpec(Spec):
@@ -43,7 +40,7 @@ class ServeSpec(Spec):
         str,
         matching(
             f"^{NAME}$",
-            "at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends",
+            NAME_SAID,
         ),
     ] = "champion"
     model_uri: str

@@ -37,10 +37,11 @@ from goldpath.core.ports import holder, is_free
 from goldpath.core.process import is_same_process, kill_tree, start_detached, started_at
 from goldpath.core.progress import progress
 from goldpath.core.settings import state
+from goldpath.core.spec import NAME
 from goldpath.core.uris import local_path
 from goldpath.serving import engines
 from goldpath.serving.results import Endpoint
-from goldpath.serving.specs import NAME, ServeSpec
+from goldpath.serving.specs import ServeSpec
 from goldpath.serving.supervisor import HAND_OVER, last_words
 
 _LOCK = ".lock"
