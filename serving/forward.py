@@ -19,8 +19,8 @@ class Forwarder:
 
     def __init__(self, listener: socket.socket) -> None:
         self.engine_port: int | None = None
-        self.open = 0
-        """Connections at this moment."""
+        self._tasks: set[asyncio.Task[None] | None] = set()
+        """One for each connection: asyncio itself forgets those whose client has ended its side."""
         self.listener = listener
         self.port: int = listener.getsockname()[1]
         self._server: asyncio.Server | None = None
@@ -36,28 +36,41 @@ class Forwarder:
             self._server.close()
         self.listener.close()
 
+    @property
+    def open(self) -> int:
+        """Connections at this moment."""
+        return len(self._tasks)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.open += 1
+        task = asyncio.current_task()
+        self._tasks.add(task)
         try:
             await self._pass_on(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # one side went away
         finally:
-            self.open -= 1
             with contextlib.suppress(OSError):
                 writer.close()
+                await writer.wait_closed()  # what is not sent yet counts as open
+            self._tasks.discard(task)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream = await self._connect()
         if upstream_reader is None or upstream is None:
             await _refuse(reader, writer)
             return
+        forth = asyncio.create_task(_pump(reader, upstream))
         back = asyncio.create_task(_pump(upstream_reader, writer))
         try:
-            await _pump(reader, upstream)
+            # A client may end its side and wait for the rest; where the engine has ended there is no rest.
+            await asyncio.wait((forth, back), return_when=asyncio.FIRST_COMPLETED)
+            if not back.done():
+                await forth
             await back
         finally:
+            forth.cancel()
             back.cancel()
+            await asyncio.gather(forth, back, return_exceptions=True)
             upstream.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | tuple[None, None]:

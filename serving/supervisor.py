@@ -136,6 +136,7 @@ class Supervisor:
         self._close()
         self._say("draining")
         until = time.monotonic() + _DRAIN_S
+        await asyncio.sleep(_POLL_S)  # what was taken a moment ago is not counted yet
         while self.forwarder.open and time.monotonic() < until:
             await asyncio.sleep(_POLL_S)
 
