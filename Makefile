@@ -34,7 +34,7 @@ dev: $(TOOLS)  ## Install the tools that test, lint, types and contracts use
 
 test: $(TOOLS)  ## Run the tests with coverage of our lines, child processes included (TESTS=tests/core for some)
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
+	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
 
 lint: $(TOOLS)  ## Check style and formatting
 	$(BIN)/ruff check .

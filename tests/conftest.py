@@ -20,6 +20,37 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+GROUPS = {
+    "golden-path": ("e2e/",),
+    "torch": (
+        "training/",
+        "evaluation/",
+        "search/",
+        "accelerators/test_kv_real_caches.py",
+        "accelerators/test_training_peaks.py",
+    ),
+    "features": ("feature_repo/",),
+    "browser": ("reporting/test_report_browser.py",),
+    "registry": ("registry/",),
+}
+"""What one worker tests alone, longest first: each imports or starts what takes seconds. The rest fills up."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its group, and begin with the groups."""
+    places = list(GROUPS)
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        found = next((name for name, starts in GROUPS.items() if path.startswith(starts)), None)
+        if found:
+            item.add_marker(pytest.mark.xdist_group(found))
+        return places.index(found) if found else len(places)
+
+    items.sort(key=place)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty GOLDPATH_HOME; no run around."""
@@ -40,8 +71,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _uncounted(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.node.get_closest_marker("uncounted"):
+def _trace_children_where_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.node.get_closest_marker("counted"):
         monkeypatch.delenv(TRACED, raising=False)
 
 

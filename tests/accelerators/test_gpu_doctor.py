@@ -19,6 +19,8 @@ from goldpath.accelerators import reading
 from goldpath.core.errors import MachineError
 from tests.accelerators.clusters import CLASSES, SLICES, node
 
+pytestmark = pytest.mark.counted
+
 NODES, DRA = "/api/v1/nodes", "/apis/resource.k8s.io/v1/"
 
 

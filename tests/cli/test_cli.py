@@ -16,8 +16,10 @@ from goldpath.cli.run import parse
 from goldpath.core.errors import InputError, StepError
 from goldpath.core.files import write_json
 from goldpath.pipelines import launch, runs
-from tests.cli.typed import goldpath
+from tests.cli.typed import goldpath, in_this_process
 from tests.pipelines.small import make_run
+
+pytestmark = pytest.mark.counted
 
 
 def test_help_imports_nothing_heavy():
@@ -87,14 +89,15 @@ def test_every_command_has_help_for_its_options(words):
         (["ruin"], "Did you mean"),
     ],
 )
-def test_a_mistake_is_one_line_with_exit_code_2(home, tmp_path, words, says):
-    done = goldpath(*words, cwd=tmp_path)
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
+def test_a_mistake_is_one_line_with_exit_code_2(home, tmp_path, monkeypatch, capfd, words, says):
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process(monkeypatch, *words) == 2
+    said = capfd.readouterr()
+    lines = [line for line in said.err.splitlines() if line.strip()]
+    assert len(lines) == 1, said.err
     assert lines[0].startswith("error: ")
     assert says in lines[0]
-    assert "Traceback" not in done.stdout + done.stderr
+    assert "Traceback" not in said.out
     assert not list((home / "runs").glob("*/run.json")), "a refused run leaves nothing behind"
 
 

@@ -16,6 +16,8 @@ from goldpath.pipelines import catalogue, runs
 from tests.cli.typed import goldpath
 from tests.pipelines.small import make_run
 
+pytestmark = pytest.mark.counted
+
 
 def test_a_list_of_runs_fits_a_terminal_and_cuts_nothing(finished):
     record = json.loads((finished.folder / "run.json").read_text())

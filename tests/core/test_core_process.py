@@ -18,6 +18,8 @@ import pytest
 from goldpath.core import process
 from goldpath.core.errors import Interrupted, MachineError, StepError
 
+pytestmark = pytest.mark.counted
+
 # A child that says its pid, starts a grandchild and waits; with "stubborn" both ignore SIGTERM.
 FAMILY = """
 import os, signal, subprocess, sys, time

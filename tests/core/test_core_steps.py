@@ -18,6 +18,8 @@ from goldpath.core.reuse import Reused
 from goldpath.core.spec import Result
 from goldpath.core.steps import step
 
+pytestmark = pytest.mark.counted
+
 BODIES = {
     "good": "running.done(sys.argv[1], Rows(rows=3), '3 rows')\nprint('said')",
     "mistake": "raise DataError('row 7 of chats.jsonl has no answer', 'Add one.')",

@@ -20,7 +20,7 @@ from goldpath.reporting.numbers import duration
 from tests.conftest import TRACED
 from tests.models import make_tiny_model
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("golden-path"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 COMPONENTS = {
     "prepare_data",
@@ -45,28 +45,23 @@ OVERRIDES = {
 }
 
 
-def environment(home: Path, *, counted: bool) -> dict[str, str]:
-    """Only the first run's lines are counted for coverage: tracing slows imports, and the others run the same ones."""
-    variables = {**os.environ, "GOLDPATH_HOME": str(home)}
-    if not counted:
-        variables.pop(TRACED, None)
-    return variables
-
-
-def goldpath(
-    home: Path, *words: str, check: bool = True, counted: bool = False
-) -> subprocess.CompletedProcess:
+def goldpath(home: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
     done = subprocess.run(
         [sys.executable, "-m", "goldpath.cli.main", *words],
         capture_output=True,
         text=True,
         timeout=500,
-        env=environment(home, counted=counted),
+        env=environment(home),
     )
     if check:
         logs = "\n".join(file.read_text()[-3000:] for file in home.glob("runs/*/logs/*.log"))
         assert done.returncode == 0, done.stdout + done.stderr + logs
     return done
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Without coverage of children: a fixture of a module is made before a test's own mark has its effect."""
+    return {**{k: v for k, v in os.environ.items() if k != TRACED}, "GOLDPATH_HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +101,21 @@ def arguments(place: Path, **more) -> list[str]:
 @pytest.fixture(scope="module")
 def first(place):
     words = arguments(place)
-    return json.loads(goldpath(place / "home", "run", "finetune", "--json", *words, counted=True).stdout)
+    return json.loads(goldpath(place / "home", "run", "finetune", "--json", *words).stdout)
 
 
 @pytest.fixture(scope="module")
 def again(place, first):
     return json.loads(goldpath(place / "home", "run", "finetune", "--json", *arguments(place)).stdout)
+
+
+def kill_at_once(root: psutil.Process) -> None:
+    """SIGKILL to a whole tree as if the power went: frozen first, so that none sees another die and writes it down."""
+    root.suspend()
+    family = [root, *root.children(recursive=True)]
+    for send in ("suspend", "kill"):
+        for one in family:
+            getattr(one, send)()
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +129,14 @@ def resumed(place, again):
     words = arguments(place, min_loss_drop=0.99, max_steps=60, overrides=json.dumps(longer))
     process = subprocess.Popen(
         [sys.executable, "-m", "goldpath.cli.main", "run", "finetune", "-n", "killed", *words],
-        env=environment(home, counted=False),
+        env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     while not list((home / "store" / "fine-tune").glob("*/checkpoints/checkpoint-20/goldpath.json")):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
-    root = psutil.Process(process.pid)
-    for one in [*reversed(root.children(recursive=True)), root]:
-        one.kill()
+    kill_at_once(psutil.Process(process.pid))
     process.wait()
     assert json.loads(goldpath(home, "runs", "show", "killed", "--json").stdout)["status"] == "interrupted"
     return json.loads(goldpath(home, "run", "--resume", "killed", "--json").stdout)

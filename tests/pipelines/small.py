@@ -37,7 +37,7 @@ def first(how: str) -> str:
                     on_line=print,
                 )
             finally:
-                time.sleep(3 if how == "ends-slowly" else 0)
+                time.sleep(1.5 if how == "ends-slowly" else 0)
         running.summary = "counted"
     return how
 

@@ -42,17 +42,15 @@ def _family(run_name: str) -> list[psutil.Process]:
         try:
             variables = process.environ()
             ours = variables.get("GOLDPATH_HOME") == os.environ["GOLDPATH_HOME"]
-            if (
-                ours
-                and variables.get("GOLDPATH_RUN") == run_name
-                and process.status() != psutil.STATUS_ZOMBIE
-            ):
+            ours = ours and variables.get("GOLDPATH_RUN") == run_name
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
     return [process for process in found if process.pid != os.getpid()]
 
 
+@pytest.mark.counted
 def test_a_run_ends_well_and_keeps_its_journal(home):
     seen = []
     run = launch.execute(make_run("well"), seen.append)
@@ -73,6 +71,7 @@ def test_the_page_of_a_run_has_the_time_of_its_record(home):
     assert f'<dd class="number">{duration(took)}</dd>' in run.report.read_text()
 
 
+@pytest.mark.counted
 def test_a_users_mistake_comes_through_as_it_was_said(home):
     seen = []
     with pytest.raises(DataError, match="line 3 has no answer") as caught:
@@ -85,6 +84,7 @@ def test_a_users_mistake_comes_through_as_it_was_said(home):
     assert "Traceback" not in log
 
 
+@pytest.mark.counted
 def test_a_bug_keeps_its_traceback_in_the_log(home):
     with pytest.raises(StepError, match="ZeroDivisionError: by nought"):
         launch.execute(make_run("bug"), lambda event: None)
@@ -140,6 +140,7 @@ def test_a_try_that_cannot_begin_does_not_repeat_what_an_earlier_one_said(small_
         launch.execute(launch.resume(run.name), lambda event: None)
 
 
+@pytest.mark.counted
 def test_a_full_disk_is_one_line_on_the_command_line(small_disk):
     run = make_run("full")
     command = [sys.executable, "-m", "goldpath.cli.main", "run", "--resume", run.name]
@@ -157,6 +158,7 @@ def test_broken_lines_of_the_journal_are_passed_over(tmp_path):
     assert [event["kind"] for event in launch.follow(journal, 0, lambda: False)] == ["one", "two"]
 
 
+@pytest.mark.counted
 def test_resume_runs_the_same_yaml_again(home):
     run = make_run("mistake")
     with pytest.raises(DataError):
@@ -220,6 +222,7 @@ def test_a_kill_leaves_no_process_and_can_be_resumed(home, victim):
     assert launch.execute(launch.resume("small-1"), lambda event: None).status == "succeeded"
 
 
+@pytest.mark.counted
 def test_ctrl_c_cancels_and_leaves_no_process(home):
     run = make_run("long")
     log = run.folder / "logs" / "first.log"
@@ -235,6 +238,7 @@ def test_ctrl_c_cancels_and_leaves_no_process(home):
     assert _family(run.name) == []
 
 
+@pytest.mark.counted
 def test_cancel_from_elsewhere(home, monkeypatch):
     run = make_run("long")
     log = run.folder / "logs" / "first.log"
@@ -342,6 +346,7 @@ def test_a_run_that_was_removed_meanwhile_is_not_made_anew(home):
     assert runs.create("small", {}).name == "small-1"
 
 
+@pytest.mark.counted
 def test_a_worker_whose_command_is_gone_does_not_begin(home):
     run = make_run("well")
     gone = subprocess.Popen([sys.executable, "-c", ""])

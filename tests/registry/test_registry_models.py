@@ -187,7 +187,6 @@ def test_mlflow_sees_a_chat_model_with_a_signature(registry: Path, model: Make) 
     assert client.get_run(version.run_id).info.status == "FINISHED"
 
 
-@pytest.mark.uncounted
 def test_mlflow_loads_it_and_it_answers(registry: Path, model: Make) -> None:
     """In a process of its own: it sets MLflow's global address."""
     put(model, 1, accepted=True)
@@ -214,7 +213,6 @@ print(made.version, made.adopted)
 """
 
 
-@pytest.mark.uncounted
 def test_two_registrations_at_once_make_one_version(registry: Path, model: Make) -> None:
     folder, lineage = model(1)
     command = [sys.executable, "-c", REGISTER, str(folder), lineage.model_dump_json()]

@@ -31,7 +31,6 @@ def listening(port: int) -> set[str]:
     }
 
 
-@pytest.mark.uncounted
 def test_the_page_shows_what_is_registered_on_loopback_and_ends_with_ctrl_c(
     registry: Path, model: Make
 ) -> None:

@@ -37,6 +37,8 @@ from tests.models import make_tiny_model
 from tests.serving.conftest import FakeEngine
 from tests.serving.live import ask, engines_running, generations, spec, until
 
+pytestmark = pytest.mark.counted
+
 
 def test_deploy_adopt_and_stop(fake: FakeEngine, tiny: Path, tmp_path: Path, home: Path) -> None:
     first = endpoints.deploy(spec(tiny))
