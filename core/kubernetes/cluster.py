@@ -133,7 +133,7 @@ class Cluster:
         """The object as it is now; None where there is none."""
         return self._objects.get(ref)
 
-    def list(
+    def find(
         self,
         api_version: str,
         kind: str,

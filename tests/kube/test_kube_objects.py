@@ -205,8 +205,8 @@ def test_lists_are_read_page_by_page(server: Server, cluster: Cluster) -> None:
                 "metadata": {"name": f"c{number}", "labels": {"odd": str(number % 2)}},
             }
         )
-    assert len(cluster.list("v1", "ConfigMap")) == 1203
-    assert len(cluster.list("v1", "ConfigMap", labels={"odd": "1"})) == 601
+    assert len(cluster.find("v1", "ConfigMap")) == 1203
+    assert len(cluster.find("v1", "ConfigMap", labels={"odd": "1"})) == 601
 
 
 def test_a_block_that_fails_removes_what_it_made_and_nothing_else(server: Server, cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""Waiting: the verdict comes through closed, broken, refused and outdated watches, and never later than the deadline."""
+"""Waiting: the verdict comes through closed, broken, refused and outdated watches, and within the deadline."""
 
 from __future__ import annotations
 
