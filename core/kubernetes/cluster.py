@@ -157,7 +157,7 @@ class Cluster:
         """
         there = self._objects.remove(ref, propagation=propagation, wait_s=wait_s, only=OURS)
         for child in self._children:
-            child.keep(self._objects.place(ref))
+            child.keep(ref)
         return there
 
     def wait(

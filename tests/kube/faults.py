@@ -1,6 +1,6 @@
 """What goes wrong between client and server, by chance or by script.
 
-- `429` (Retry-After 0) and `500`: instead of doing it.
+- `429` (Retry-After as `server.retry_after` says, 0 seconds) and `500`: instead of doing it.
 - `drop-before` and `drop-after`: the connection breaks before it is done, or when it has been done, unanswered.
 - `conflict`: 409 Conflict instead of a write.
 - `watch-closed`: a watch breaks off at its next event, which is lost; `gone`: a watch is answered with 410.

@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         if code == 429:
-            self.send_header("Retry-After", "0")
+            self.send_header("Retry-After", self.server_.retry_after)
         self.end_headers()
         self.wfile.write(data)
 

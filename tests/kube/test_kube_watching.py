@@ -134,6 +134,17 @@ def test_a_server_that_stays_away_ends_the_wait_in_time(server: Server, connect:
     assert retry.outage_s * 0.9 < now[0] < 1200
 
 
+def test_the_server_says_how_long_to_wait(server: Server) -> None:
+    pauses: list[float] = []
+    cluster = Cluster.connect(
+        run="run-1", step="fine_tune", retry=replace(QUICK, sleep=pauses.append, limit_s=60)
+    )
+    assert cluster.get(JOB) is None
+    server.retry_after, server.faults = "7", Faults(script=["429"])
+    assert cluster.get(JOB) is None
+    assert pauses == [7]
+
+
 def test_pauses_grow_with_jitter_up_to_their_cap_and_honour_retry_after() -> None:
     full = replace(QUICK, base_s=1, cap_s=10, chance=lambda: 1.0)
     assert [full.pause(n) for n in range(6)] == [1, 2, 4, 8, 10, 10]
