@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from goldpath.accelerators.quantities import value
 from goldpath.core.errors import ModelError, SpecError
 from goldpath.core.spec import Spec, matching
-from goldpath.serving.cluster import quantity, storage_uri
+from goldpath.serving.cluster_parts import quantity, storage_uri
 
 _MIB = 2**20
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"

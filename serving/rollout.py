@@ -9,7 +9,8 @@ from pydantic import Field
 
 from goldpath.core.errors import InputError, SpecError
 from goldpath.core.spec import Result, Spec
-from goldpath.serving.cluster import Canary, ClusterServeSpec
+from goldpath.serving.cluster import ClusterServeSpec
+from goldpath.serving.cluster_parts import Canary
 from goldpath.serving.results import ProbeResult, Timing
 
 _ALIKE = 0.2

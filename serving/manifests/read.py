@@ -29,6 +29,7 @@ _FINAL = {
     "Stopped",
 }
 """Reasons that do not go away by waiting."""
+_GOOD_IF_FALSE = ("Stopped", "GroupDegraded")
 _NODE = {
     "": "not looked at yet",
     "NodeNotReady": "the node is not ready",
@@ -73,7 +74,7 @@ def service(live: Manifest) -> ServiceStatus:
     conditions = [one for one in status["conditions"] if one.get("severity") != "Info"]
     if failure := _model_failure(status.get("modelStatus") or {}):
         return ServiceStatus(state="failed", url=url, reason=failure)
-    unmet = [one for one in conditions if one["status"] == "False" and one["type"] != "Stopped"]
+    unmet = [one for one in conditions if one["status"] == "False" and one["type"] not in _GOOD_IF_FALSE]
     stopped = [one for one in conditions if one["type"] == "Stopped" and one["status"] == "True"]
     if final := [*stopped, *(one for one in unmet if one.get("reason") in _FINAL)]:
         return ServiceStatus(state="failed", url=url, reason=_said(_closest(final)))

@@ -17,8 +17,9 @@ from goldpath.accelerators.placement import ClusterPaths, Path, Placement
 from goldpath.accelerators.render import place
 from goldpath.accelerators.requests import parse
 from goldpath.core.errors import ModelError, SpecError
-from goldpath.serving.cluster import ClusterServeSpec, KvReuse
+from goldpath.serving.cluster import ClusterServeSpec
 from goldpath.serving.cluster_cache import ClusterCacheSpec, NodeGroupSpec, source_bytes
+from goldpath.serving.cluster_parts import KvReuse
 from goldpath.serving.manifests import (
     autoscaling,
     engine,
@@ -173,7 +174,8 @@ def test_a_canary_is_the_same_service_with_another_model() -> None:
 
 def test_weights_of_an_llm_canary_sum_up_in_one_group() -> None:
     canary = {"revision": "v2", "model_uri": "s3://models/chat/2", "percent": 30}
-    made = rendered(serve_spec("llm-inference-service", gpu="whole", max_replicas=4, canary=canary))
+    fields = {"gpu": "whole", "min_replicas": 0, "max_replicas": 4, "scaling": {"wake_query": "vector(1)"}}
+    made = rendered(serve_spec("llm-inference-service", **fields, canary=canary))
     assert [item["metadata"]["name"] for item in made] == ["chat-gpu", "chat", "chat-v2"]
     routes = [item["spec"]["router"]["route"] for item in made[1:]]
     assert routes == [{"group": "chat", "weight": 70}, {"group": "chat", "weight": 30}]

@@ -59,6 +59,14 @@ def test_the_api_of_kserves_own_server_lies_elsewhere() -> None:
         ),
         (service(condition("IngressReady", "Unknown"), condition("Ready", "Unknown")), "IngressReady"),
         (
+            service(
+                condition("GroupDegraded", "False", "Fine", "fine"),
+                condition("WorkloadsReady", "False"),
+                NOT_READY,
+            ),
+            "WorkloadsReady",
+        ),
+        (
             service(condition("PredictorReady", "False", "ReconcileFailed", "try\n again"), NOT_READY),
             "try again",
         ),
