@@ -3,7 +3,8 @@
 - `429` (Retry-After as `server.retry_after` says, 0 seconds) and `500`: instead of doing it.
 - `drop-before` and `drop-after`: the connection breaks before it is done, or when it has been done, unanswered.
 - `conflict`: 409 Conflict instead of a write.
-- `watch-closed`: a watch breaks off at its next event, which is lost; `gone`: a watch is answered with 410.
+- `watch-closed`: a watch breaks off at its first event, which is lost, `watch-cut` at its third; `gone`: it is
+  answered with 410.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Iterable
 
 ANY = ("429", "500", "drop-before", "drop-after")
-WRITES, WATCHES = ("conflict",), ("watch-closed", "gone")
+WRITES, WATCHES = ("conflict",), ("watch-closed", "watch-cut", "gone")
 
 
 class Faults:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BOOKMARK_S = 0.2
 """Seconds of quiet after which a watch is sent a bookmark."""
+_LIVES = {"watch-closed": 0, "watch-cut": 2}
+"""Events of a watch until it breaks."""
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -51,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             _fail(fault)
             if watch:
-                self._watch(*self._place(address.path)[:2], breaks=fault == "watch-closed")
+                self._watch(*self._place(address.path)[:2], lives=_LIVES.get(fault, -1))
             else:
                 self._send(200, self._answer(address.path))
         except Refusal as refusal:
@@ -119,6 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._review()
         if part == "log":
             return self._log(store.read(kind, namespace, name))
+        self._prune(kind)
         if self.command == "POST":
             made = store.create(kind, namespace, self.body, dry=dry)
             if not dry:
@@ -131,6 +134,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             return store.delete(kind, namespace, name, {**self.query, **(self.body or {})})
         return store.read(kind, namespace, name) if name else self._list(kind, namespace)
+
+    def _prune(self, kind: Kind) -> None:
+        """Refuse, or drop, fields that this version of the kind lacks."""
+        spec = (self.body or {}).get("spec")
+        for field in sorted(spec) if isinstance(spec, dict) else []:
+            if (kind.kind, field) in self.server_.unknown:
+                if self.query.get("fieldValidation") == "Strict":
+                    raise Refusal(400, "BadRequest", f'strict decoding error: unknown field "spec.{field}"')
+                del spec[field]
 
     def _discovery(self, pieces: list[str]) -> Thing | None:
         kinds = self.server_.store.kinds
@@ -194,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
             "items": items,
         }
 
-    def _watch(self, kind: Kind, namespace: str, *, breaks: bool) -> None:
+    def _watch(self, kind: Kind, namespace: str, *, lives: int) -> None:
         store, at = self.server_.store, int(self.query.get("resourceVersion") or 0)
         with store.changed:
             if at < store.oldest:
@@ -217,9 +229,10 @@ class Handler(BaseHTTPRequestHandler):
                 break
             for _, event, key, thing in news:
                 if key[:2] == (kind.group, kind.plural) and self._chosen(kind, namespace, thing):
-                    if breaks:
+                    if lives == 0:
                         self._drop(urlsplit(self.path).path)
                         return
+                    lives -= 1
                     self._chunk({"type": event, "object": thing})
             if not news and self.query.get("allowWatchBookmarks", "").lower() == "true":
                 bookmark = {

@@ -57,7 +57,16 @@ def test_runs_with_faults_end_as_without(server: Server, connect: Connect, cance
         assert len(server.created) == made * (seed + 2), seed
         for fault, times in server.faults.done.items():
             happened[fault] = happened.get(fault, 0) + times
-    assert set(happened) == {"429", "500", "drop-before", "drop-after", "conflict", "watch-closed", "gone"}
+    assert set(happened) == {
+        "429",
+        "500",
+        "drop-before",
+        "drop-after",
+        "conflict",
+        "watch-closed",
+        "watch-cut",
+        "gone",
+    }
 
 
 def test_the_same_faults_come_for_the_same_seed() -> None:

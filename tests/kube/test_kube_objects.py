@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from goldpath.core.errors import GoldpathError, InputError, StepError
+from goldpath.core.errors import GoldpathError, InputError, Interrupted, StepError
 from goldpath.core.kubernetes import Cluster, Ref, client
 from tests.kube import QUICK, Faults, Server
 from tests.kube.conftest import Connect
@@ -178,6 +180,8 @@ def test_two_who_change_the_same_object_both_succeed(server: Server, cluster: Cl
     changed = cluster.change(ref, edit)
     assert changed["data"] == {"n": "0", "theirs": "1", "ours": "1"}
     assert [code for method, _, code in server.requests if method == "PUT"] == [409, 200]
+    cluster.change(ref, edit)  # nothing to do, so nothing is sent
+    assert sum(method == "PUT" for method, *_ in server.requests) == 2
     with pytest.raises(StepError, match="does not exist"):
         cluster.change(Ref("v1", "ConfigMap", "nothing"), edit)
 
@@ -223,6 +227,21 @@ def test_only_what_goldpath_made_is_removed(server: Server, cluster: Cluster) ->
     assert server.left() == ["TrainJob/job"]
 
 
+def test_another_object_that_took_the_name_meanwhile_is_left_alone(server: Server) -> None:
+    """The answer to our deletion is lost, and somebody else makes one of that name before we try again."""
+
+    def sleep(seconds: float) -> None:
+        if not server.find("TrainJob"):
+            server.put(train_job())
+
+    cluster = Cluster.connect(run="run-1", step="fine_tune", retry=replace(QUICK, sleep=sleep))
+    thing = cluster.create_or_adopt(train_job())
+    server.faults = Faults(script=["drop-after"], only="DELETE")
+    with pytest.raises(InputError, match="not ours to remove"):
+        cluster.remove(Ref.of(thing))
+    assert server.left() == ["TrainJob/job"]
+
+
 def test_lists_are_read_page_by_page(server: Server, cluster: Cluster) -> None:
     for number in range(1203):
         server.put(
@@ -249,6 +268,31 @@ def test_a_block_that_fails_removes_what_it_made_and_nothing_else(server: Server
     with cluster.children():
         cluster.create_or_adopt(train_job("stays"))
     assert "TrainJob/stays" in server.left()
+
+
+def test_a_second_sigterm_does_not_end_the_cleaning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    def sleep(seconds: float) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    cluster = Cluster.connect(run="run-1", step="fine_tune", retry=replace(QUICK, sleep=sleep))
+
+    def fails() -> None:
+        with cluster.children():
+            cluster.create_or_adopt(train_job())
+            server.faults = Faults(script=["500"], only="DELETE")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(Interrupted):
+            fails()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert server.faults.done == {"500": 1}
+    assert heard == []
+    assert server.left() == []
 
 
 def test_what_is_to_stay_is_kept(server: Server, cluster: Cluster) -> None:

@@ -78,6 +78,21 @@ def test_a_field_that_cannot_change_is_refused(server: Server, cluster: Cluster)
         cluster.change(Ref.of(train_job()), lambda job: job["spec"].update(runtimeRef={"name": "mpi"}))
 
 
+def test_a_field_that_the_cluster_does_not_know_is_refused_not_dropped(
+    server: Server, cluster: Cluster
+) -> None:
+    server.lack_field("TrainJob", "runtimePatches")
+    patched = train_job(runtimePatches=[])
+    said = r"this cluster's version of the kind has no spec\.runtimePatches"
+    with pytest.raises(ClusterError, match=said):
+        cluster.create_or_adopt(patched)
+    with pytest.raises(ClusterError, match=said):
+        cluster.dry_run(patched)
+    cluster.create_or_adopt(train_job())
+    with pytest.raises(ClusterError, match=said):
+        cluster.change(Ref.of(patched), lambda job: job["spec"].update(runtimePatches=[]))
+
+
 def test_a_verb_that_is_denied_names_it_and_how_to_check(server: Server, cluster: Cluster) -> None:
     server.deny("create", "trainjobs")
     with pytest.raises(ClusterError) as error:

@@ -42,6 +42,7 @@ def test_a_wait_ends_with_the_verdict_and_shows_each_state_once(server: Server, 
     "faults",
     [
         ["watch-closed"] * 3,
+        ["watch-cut", "watch-closed"],
         ["drop-before"] * 2,
         ["429", "500"],
         ["gone"],
@@ -61,17 +62,21 @@ def test_a_wait_goes_on_after_watches_break(server: Server, cluster: Cluster, fa
 def test_a_watch_resumes_from_where_it_broke_without_listing_anew(server: Server, cluster: Cluster) -> None:
     cluster.create_or_adopt(train_job())
 
+    server.faults = Faults(script=["watch-cut"], only="WATCH")
+    seen: list[int] = []
+
     def change(job: Thing) -> None:  # each state seen leads to the next, over watches that break at it
+        seen.append(int(job["metadata"]["resourceVersion"]))
         n = len(job.get("status", {}).get("conditions", []))
-        if n < 3:
-            server.faults = Faults(script=["watch-closed"] if n == 1 else [], only="WATCH")
+        if n < 4:
             server.edit(
                 "TrainJob", "job", lambda now: now.update(status={"conditions": [condition("C")] * (n + 1)})
             )
 
-    cluster.wait(JOB, lambda job: len(job.get("status", {}).get("conditions", [])) == 3 or None, 20, change)
+    cluster.wait(JOB, lambda job: len(job.get("status", {}).get("conditions", [])) == 4 or None, 20, change)
     lists = [path for method, path, code in server.requests if path.endswith("trainjobs") and method == "GET"]
     assert len(lists) <= 4  # a list and its watch, then watches
+    assert seen == sorted(set(seen))  # and none of what was told before
 
 
 def test_history_that_was_compacted_is_listed_anew(server: Server, cluster: Cluster) -> None:
