@@ -57,13 +57,7 @@ def tune(
         GoldpathError: what `finetune.train_once` says about the frame and the model.
     """
     search = applicable(search, train)
-    template = train.model_copy(
-        update={
-            "max_steps": search.trial_steps,
-            "evaluate_steps": samplers.evaluation_interval(search),
-            "checkpoint_steps": search.trial_steps,
-        }
-    )
+    template = samplers.trial_spec(search, train)
     inputs = {
         "frame": frame_digest,
         "base": base_digest,
@@ -75,7 +69,7 @@ def tune(
 
     def build(slot: Path) -> SearchResult:
         trials = _Search(frame, base, search, template, slot).run() if search.max_trials else []
-        return _result(search, train, trials)
+        return result(search, train, trials)
 
     return reuse("search", inputs, SearchResult, build, keep_partial=True)
 
@@ -98,14 +92,17 @@ def applicable(search: SearchSpec, train: TrainSpec) -> SearchSpec:
     return SearchSpec.parse({**search.model_dump(), "parameters": kept})
 
 
-def _result(search: SearchSpec, train: TrainSpec, trials: list[Trial]) -> SearchResult:
+def result(search: SearchSpec, train: TrainSpec, trials: list[Trial]) -> SearchResult:
+    """All trials, the best of them, and the hyperparameters to fine-tune with."""
     sign = 1 if search.goal == "minimize" else -1
 
     def rank(trial: Trial) -> tuple[bool, float, int]:
         assert trial.objective is not None  # noqa: S101
         return trial.status != "succeeded", sign * trial.objective, trial.number
 
-    best = min((t for t in trials if t.status != "failed"), key=rank, default=None)
+    best = min(
+        (t for t in trials if t.status != "failed" and t.objective is not None), key=rank, default=None
+    )
     given = train.model_dump(include=set(Hyperparameters.model_fields))
     return SearchResult(
         objective=search.objective,

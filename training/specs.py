@@ -251,7 +251,8 @@ class SearchSpec(Spec):
     """For algorithm grid the default is a list of learning rates, and of ranks too, that fits into `max_trials`."""
     objective: Literal["eval_loss", "train_loss", "eval_token_accuracy"] = "eval_loss"
     goal: Literal["minimize", "maximize"] = "minimize"
-    algorithm: Literal["random", "grid", "tpe", "cmaes"] = "tpe"
+    algorithm: Literal["random", "grid", "tpe", "cmaes", "bayesianoptimization"] = "tpe"
+    """bayesianoptimization: a Gaussian process."""
     max_trials: Annotated[int, Field(ge=0, le=10_000)] = 3
     """0: no search, the given hyperparameters are used as they are."""
     parallel_trials: Annotated[int, Field(ge=1, le=1_000)] = 1
