@@ -35,7 +35,9 @@ Manifest = dict[str, Any]
 def problems(manifest: Manifest) -> list[str]:
     """What is wrong with a manifest; an empty list where nothing is."""
     group = manifest["apiVersion"].rpartition("/")[0]
-    if manifest["kind"] == "Experiment":  # its definition keeps unknown fields: the typed models are all there is
+    if (
+        manifest["kind"] == "Experiment"
+    ):  # its definition keeps unknown fields: the typed models are all there is
         return _typed(manifest)
     if group in ("trainer.kubeflow.org", "serving.kserve.io", "kubeflow.org"):
         return [*upstream_problems(manifest), *_typed(manifest)]

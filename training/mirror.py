@@ -86,7 +86,9 @@ class Mirror:
         if file.is_file():
             try:
                 fs.put_file(str(file), target)
-            except FileNotFoundError:  # a file system; object stores have no folders, and need no right to make any
+            except (
+                FileNotFoundError
+            ):  # a file system; object stores have no folders, and need no right to make any
                 fs.makedirs(target.rpartition("/")[0], exist_ok=True)
                 fs.put_file(str(file), target)
 
