@@ -24,6 +24,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_: Server
 
     def log_message(self, *args: Any) -> None:
@@ -39,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         self.query = dict(parse_qsl(address.query))
         length = int(self.headers.get("Content-Length") or 0)
         self.body: Any = json.loads(self.rfile.read(length) or b"null")
-        watch = self.query.get("watch") == "true"
+        watch = self.query.get("watch", "").lower() == "true"
         fault = self.server_.faults.choose(self.command, watch)
         try:
             if fault in ("drop-before", "drop-after"):
@@ -74,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         if code == 429:
-            self.send_header("Retry-After", "0")
+            self.send_header("Retry-After", self.server_.retry_after)
         self.end_headers()
         self.wfile.write(data)
 
@@ -128,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PATCH":
             return store.merge(kind, namespace, name, self.body, part=part, dry=dry)
         if self.command == "DELETE":
-            return store.delete(kind, namespace, name, self.body or {})
+            return store.delete(kind, namespace, name, {**self.query, **(self.body or {})})
         return store.read(kind, namespace, name) if name else self._list(kind, namespace)
 
     def _discovery(self, pieces: list[str]) -> Thing | None:
@@ -220,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
                         self._drop(urlsplit(self.path).path)
                         return
                     self._chunk({"type": event, "object": thing})
-            if not news:
+            if not news and self.query.get("allowWatchBookmarks", "").lower() == "true":
                 bookmark = {
                     "kind": kind.kind,
                     "apiVersion": kind.api_version,

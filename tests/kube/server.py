@@ -26,6 +26,7 @@ class Server:
         self.store, self.faults = Store(), Faults()
         self.logs: dict[tuple[str, str], str] = {}
         self.created: list[str] = []
+        self.retry_after = "0"
         self.requests: list[tuple[str, str, int]] = []
         self.errors: list[Exception] = []
         self.denied: set[tuple[str, str]] = set()
