@@ -29,7 +29,7 @@ def tune(
         result: SearchResult as JSON.
         method: lora, full or qlora.
         max_trials: How many; 0 takes the hyperparameters as they are.
-        algorithm: tpe, random, cmaes, or grid (max_trials learning rates around the default, and ranks from 6 on).
+        algorithm: tpe, random, cmaes, bayesianoptimization, or grid (rates around the default, ranks too from 6 on).
         seed: Of the search and of every trial.
         gpu: The GPU request that plan_resources chose.
         overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from goldpath.core.errors import MachineError
 from goldpath.core.modelfiles import check_model_folder
+from goldpath.core.ports import free_port
 from goldpath.training import loop, worker
 from goldpath.training.job import COMPLETE
-from goldpath.training.launch import SPEC_VARIABLE, arguments
+from goldpath.training.launch import SPEC_VARIABLE, arguments, torchrun
 from goldpath.training.mirror import Mirror, is_remote
 from goldpath.training.specs import TrainSpec
 from tests.models import make_frame, make_tiny_model
@@ -115,6 +119,50 @@ def test_old_checkpoints_go_and_torn_ones_are_passed_over(tmp_path: Path) -> Non
     mirror.pull()
     assert [path.name for path in (tmp_path / "here/checkpoints").iterdir()] == ["checkpoint-2"]
     assert (tmp_path / "here/checkpoints/checkpoint-2/weights").read_text() == "2"
+
+
+def test_an_object_store_keeps_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        boto3.client("s3").create_bucket(Bucket="models")
+        mirror = Mirror("s3://models/run", tmp_path / "one")
+        (tmp_path / "one/model").mkdir(parents=True)
+        (tmp_path / "one/model/weights").write_text("trained")
+        (tmp_path / "one/metrics.jsonl").write_text("{}")
+        for step in (1, 2, 3):
+            folder = tmp_path / f"one/checkpoints/checkpoint-{step}"
+            folder.mkdir(parents=True)
+            (folder / "weights").write_text(str(step))
+            mirror.keep(folder)
+            (folder / COMPLETE).write_text(json.dumps({"step": step}))
+            mirror.keep(folder)
+        other = Mirror("s3://models/run", tmp_path / "two")
+        other.pull()
+        found = [path.relative_to(tmp_path / "two").as_posix() for path in (tmp_path / "two").rglob("*")]
+        assert "checkpoints/checkpoint-3/weights" in found
+        assert "metrics.jsonl" in found
+        assert not any("checkpoint-2" in path for path in found)
+        listed = boto3.client("s3").list_objects_v2(Bucket="models")["Contents"]
+        assert not any("checkpoint-1/" in one["Key"] for one in listed)
+        mirror.finish()
+        keys = [one["Key"] for one in boto3.client("s3").list_objects_v2(Bucket="models")["Contents"]]
+        assert sorted(keys) == ["run/metrics.jsonl", "run/model/weights"]
+    finally:
+        server.stop()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_store_that_refuses_is_told_in_words(tmp_path: Path, frame: Path, model: Path) -> None:
@@ -216,3 +264,36 @@ def test_a_whole_checkpoint_is_kept_in_two_steps(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/checkpoint-2").mkdir(parents=True)
     recorder.on_save(None, state, None)
     assert seen == [False, True]
+
+
+def test_each_of_two_processes_keeps_what_it_wrote(tmp_path: Path, frame: Path, model: Path) -> None:
+    """The model cannot be sent at first, so that checkpoints of both processes stay; the next pod goes on from them."""
+    store = tmp_path / "store/run"
+    store.mkdir(parents=True)
+    (store / "model").write_text("in the way")
+    asked = {**TrainSpec().model_dump(mode="json"), **BASE, "checkpoint_steps": 2, "processes": 2}
+    env = {
+        **os.environ,
+        "PET_NNODES": "1",
+        "PET_NPROC_PER_NODE": "2",
+        "PET_NODE_RANK": "0",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        SPEC_VARIABLE: json.dumps(asked),
+    }
+    uris = {"frame": frame.as_uri(), "base": model.as_uri(), "out": f"local://{store}"}
+    command = [sys.executable, *torchrun(), *arguments(spec=f"env:{SPEC_VARIABLE}", **uris)]
+
+    def run() -> int:
+        told = {**env, "PET_MASTER_PORT": str(free_port())}
+        return subprocess.run(command, env=told, capture_output=True, check=False, timeout=120).returncode
+
+    assert run() != 0
+    last = store / "checkpoints/checkpoint-4"
+    assert {"rng_state_0.pth", "rng_state_1.pth", COMPLETE} <= {path.name for path in last.iterdir()}
+    (store / "model").unlink()
+    assert run() == 0
+    assert json.loads((store / "outcome.json").read_text())["figures"]["resumed_from"] == 4
+    check_model_folder(store / "model")

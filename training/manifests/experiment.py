@@ -6,7 +6,7 @@ How a trial's measures reach Katib
     restricted as we made it, and a trial without measures is marked as such at once.
     **StdOut** for early stopping, since Katib's stop rules live in its sidecar: the trial prints `name=value` lines,
     and the sidecar ends with the process that it watches. Katib gives the sidecar no security context of its own: on a
-    namespace with Pod Security "restricted" its controller has to run with `--webhook-inject-securitycontext`.
+    namespace with Pod Security "restricted" KatibConfig needs `init.controller.injectSecurityContext: true`.
     The file collector, which can wait for ever with TrainJobs, is never used.
 """
 
@@ -73,22 +73,8 @@ def render(
         SpecError: no trials asked for, a name that is too long, a search that Katib cannot do, `trainjob.render`'s.
     """
     search = applicable(search, train)
-    if not search.max_trials:
-        raise SpecError(
-            "max_trials is 0, so there is nothing to search", "Give max_trials, or skip the search."
-        )
-    if len(name) > MOST:
-        raise SpecError(
-            f"{name!r} has {len(name)} characters, and Katib takes {MOST} for an Experiment",
-            "Give the run a shorter name.",
-        )
-    trainjob.require_name(name, cluster.nodes, suffix=_SUFFIX)
-    settings = _algorithm(search)
-    parameters = [_parameter(parameter) for parameter in search.parameters]
-    if settings["algorithmName"] == "hyperband":
-        low = max(1, search.early_stopping.start_step)
-        space = {"min": str(low), "max": str(search.trial_steps)}
-        parameters.append({"name": BUDGET, "parameterType": "int", "feasibleSpace": space})
+    _require_name(name, search, cluster)
+    settings, parameters = _algorithm(search), _parameters(search)
     pushes = search.early_stopping.algorithm != "medianstop"
     names = [parameter["name"] for parameter in parameters]
     *objects, trial = trainjob.render(
@@ -108,28 +94,44 @@ def render(
     spec: Manifest = {
         "objective": _objective(search),
         "algorithm": settings,
+        **({} if pushes else {"earlyStopping": _early_stopping(search)}),
         "parallelTrialCount": min(search.parallel_trials, trials),
         "maxTrialCount": trials,
         "maxFailedTrialCount": min(trials, max(3, trials // 4)),
         "resumePolicy": "Never",
         "metricsCollectorSpec": {"collector": {"kind": "Push" if pushes else "StdOut"}},
         "parameters": parameters,
-        "trialTemplate": {
-            "primaryContainerName": NODE,
-            "primaryPodLabels": {"batch.kubernetes.io/job-completion-index": "0"},
-            "successCondition": SUCCEEDED,
-            "failureCondition": FAILED,
-            "retain": retain,
-            "trialParameters": [{"name": at, "reference": at} for at in names],
-            "trialSpec": trial,
-        },
+        "trialTemplate": _template(trial, names, retain),
     }
-    if search.early_stopping.algorithm == "medianstop":
-        spec["earlyStopping"] = _early_stopping(search)
     where = {"namespace": namespace} if namespace else {}
     made = {"apiVersion": API, "kind": "Experiment", "metadata": {"name": name, **where}, "spec": spec}
     check_experiment(made)
     return [*objects, made]
+
+
+def _require_name(name: str, search: SearchSpec, cluster: ClusterSpec) -> None:
+    if not search.max_trials:
+        raise SpecError(
+            "max_trials is 0, so there is nothing to search", "Give max_trials, or skip the search."
+        )
+    if len(name) > MOST:
+        raise SpecError(
+            f"{name!r} has {len(name)} characters, and Katib takes {MOST} for an Experiment",
+            "Give the run a shorter name.",
+        )
+    trainjob.require_name(name, cluster.nodes, suffix=_SUFFIX)
+
+
+def _template(trial: Manifest, names: list[str], retain: bool) -> Manifest:
+    return {
+        "primaryContainerName": NODE,
+        "primaryPodLabels": {"batch.kubernetes.io/job-completion-index": "0"},
+        "successCondition": SUCCEEDED,
+        "failureCondition": FAILED,
+        "retain": retain,
+        "trialParameters": [{"name": name, "reference": name} for name in names],
+        "trialSpec": trial,
+    }
 
 
 def _once(cluster: ClusterSpec, carried_by: Manifest | None) -> ClusterSpec:
@@ -154,6 +156,16 @@ def _objective(search: SearchSpec) -> Manifest:
         "additionalMetricNames": others,
         "metricStrategies": [{"name": name, "value": "latest"} for name in (search.objective, *others)],
     }
+
+
+def _parameters(search: SearchSpec) -> list[Manifest]:
+    """The space; Hyperband's has the steps in it."""
+    made = [_parameter(parameter) for parameter in search.parameters]
+    if search.early_stopping.algorithm == "hyperband":
+        low = max(1, search.early_stopping.start_step)
+        space = {"min": str(low), "max": str(search.trial_steps)}
+        made.append({"name": BUDGET, "parameterType": "int", "feasibleSpace": space})
+    return made
 
 
 def _parameter(parameter: SearchParameter) -> Manifest:

@@ -222,7 +222,7 @@ def require_name(
     Raises:
         SpecError: it is too long, or no DNS label that begins with a letter.
     """
-    # JobSet's pods are called NAME-JOB-0-INDEX-XXXXX, which has to be a DNS label.
+    # JobSet's pods are called NAME-JOB-0-INDEX-RANDOM, which has to be a DNS label.
     longest = max(len(job) for job in jobs) + len(f"--0-{nodes - 1}-xxxxx")
     most = 63 - longest - suffix
     if not _NAME.fullmatch(name) or len(name) > most:
