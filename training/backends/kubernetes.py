@@ -6,12 +6,13 @@ training's outputs lie in the storage, below the slot's own key: a job that begi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goldpath.accelerators import cluster as gpus
-from goldpath.accelerators import reading, requests
+from goldpath.accelerators import requests
 from goldpath.accelerators.placement import Placement
 from goldpath.accelerators.render import place
 from goldpath.core import storage
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from goldpath.training.results import SearchResult
 
 Manifest = dict[str, Any]
-_NAME = 40
+_NAME = 37
 """Characters of a job's name: JobSet and Katib make longer ones from it."""
 _GRACE_S = 300
 """Seconds beyond a job's own deadline: its controller ends it first, and says why."""
@@ -51,28 +52,34 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
         GoldpathError: what the worker says, else what the cluster says of the job.
     """
     uri = f"{storage.storage()}/work/{out.parent.name}/{out.name}"
-    cluster = Cluster.connect()
-    name = cluster.name(most=_NAME)
-    uris = Uris(frame=frame, base=base, out=uri)
-    objects = _training(cluster, name, spec, uris)
-    with cluster.children(), progress("Fine-tuning", spec.max_steps, "steps") as bar:
-        job = _begin(cluster, objects, uri)
-        cluster.wait(
-            Ref.of(job),
-            lambda thing: _judge(thing, uri),
-            spec.cluster.deadline_seconds + _GRACE_S,
-            lambda thing: _show(bar, thing, spec.max_steps),
-        )
-        bar.update(spec.max_steps)
+    if "figures" not in _outcome(
+        uri
+    ):  # an earlier try of this step may have been killed after its job had ended
+        _run(spec, Uris(frame=frame, base=base, out=uri))
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
     )
     if "outcome.json" not in found:
         raise StepError(
-            f"the job {name} says that it is done, and left no outcome at {uri}",
+            f"the training says that it is done, and left no outcome at {uri}",
             "Check that its pods may write there.",
         )
     return dict(read_json(out / "outcome.json")["figures"])
+
+
+def _run(spec: TrainSpec, uris: Uris) -> None:
+    """The training's job, to its end."""
+    cluster = Cluster.connect()
+    objects = _training(cluster, cluster.name(most=_NAME), spec, uris)
+    with cluster.children(), progress("Fine-tuning", spec.max_steps, "steps") as bar:
+        job = _begin(cluster, objects, uris.out)
+        cluster.wait(
+            Ref.of(job),
+            lambda thing: _judge(thing, uris.out),
+            spec.cluster.deadline_seconds + _GRACE_S,
+            lambda thing: _show(bar, thing, spec.max_steps),
+        )
+        bar.update(spec.max_steps)
 
 
 def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> SearchResult:
@@ -89,7 +96,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
     """
     cluster = Cluster.connect()
     name = cluster.name(most=_NAME)
-    _, placement = _place(cluster, train.gpu, name)
+    placement = _place(cluster, train.gpu, name)
     objects = experiment.render(
         name,
         asked,
@@ -113,12 +120,13 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
             )
         except StepError as error:
             failure = error.message
-        trials = cluster.list(experiment.API, "Trial", labels={"katib.kubeflow.org/experiment": name})
+        trials = cluster.find(experiment.API, "Trial", labels={"katib.kubeflow.org/experiment": name})
         found = read.search_result(trials, asked, train)
         if failure or found.best is None:
             told = next((trial.error for trial in found.trials if trial.error), "")
+            said = failure or f"no trial of the search {name} gave a figure"
             raise StepError(
-                failure or f"no trial of the search {name} gave a figure{f': {told}' if told else ''}",
+                f"{said}; a trial says: {told}" if told else said,
                 "`kubectl describe experiment` and the trials' logs have the details.",
             )
     return found
@@ -126,7 +134,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
 
 def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[Manifest]:
     """The objects of a training, the job last; a cluster without the Trainer may have its predecessor."""
-    where, placement = _place(cluster, spec.gpu, name)
+    placement, where = _place(cluster, spec.gpu, name), cluster.namespace
     if not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob"):
         return pytorchjob.render(name, spec, spec.cluster, uris, placement, namespace=where)
     return trainjob.render(
@@ -140,14 +148,17 @@ def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[
     )
 
 
-def _place(cluster: Cluster, gpu: str, name: str) -> tuple[str, Placement]:
-    """The namespace, and what the GPU request becomes on this cluster; without a GPU nothing is looked at."""
+def _place(cluster: Cluster, gpu: str, name: str) -> Placement:
+    """What the GPU request becomes on this cluster; without a GPU nothing is looked at."""
     request = requests.parse(gpu)
     if request.none:
-        return cluster.namespace, Placement(request=request)
-    return cluster.namespace, place(
-        request, gpus.paths(*reading.read()), name=name, namespace=cluster.namespace
+        return Placement(request=request)
+    dra = "resource.k8s.io/v1"
+    nodes, *devices = (
+        cluster.find(version, kind) if version == "v1" or cluster.has(version, kind) else []
+        for version, kind in (("v1", "Node"), (dra, "ResourceSlice"), (dra, "DeviceClass"))
     )
+    return place(request, gpus.paths(nodes, *devices), name=name, namespace=cluster.namespace)
 
 
 def _runtime(cluster: Cluster, spec: ClusterSpec) -> Manifest:
@@ -181,11 +192,8 @@ def _begin(cluster: Cluster, objects: list[Manifest], uri: str) -> Manifest:
 
 
 def _judge(thing: Mapping[str, Any], uri: str) -> read.Verdict | None:
-    found = read.verdict(thing)
-    if found.state == "failed":
-        told = storage.read(f"{uri}/outcome.json")
-        if told is not None and (error := _error(told)) is not None:
-            raise error
+    if read.verdict(thing).state == "failed" and (told := _outcome(uri).get("error")):
+        raise GoldpathError.from_dict(told)
     return _ended(thing)
 
 
@@ -197,13 +205,13 @@ def _ended(thing: Mapping[str, Any]) -> read.Verdict | None:
     return found if found.ended else None
 
 
-def _error(outcome: bytes) -> GoldpathError | None:
-    import json
-
+def _outcome(uri: str) -> dict[str, Any]:
+    """The worker's last word, as far as there is one: `figures` or `error`."""
     try:
-        return GoldpathError.from_dict(json.loads(outcome)["error"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        found = json.loads(storage.read(f"{uri}/outcome.json") or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _show(bar: Bar, thing: Mapping[str, Any], steps: int) -> None:

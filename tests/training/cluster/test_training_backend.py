@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,10 +152,27 @@ def test_a_killed_step_is_tried_again_and_adopts_its_job(cluster: Server, tmp_pa
     killed.kill()
     killed.communicate()
     cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    cluster.edit(
+        "TrainJob", job["metadata"]["name"], lambda thing: thing["metadata"].update(annotations={"seen": "1"})
+    )
     again = step()
     said, _ = again.communicate(timeout=120)
     assert said.strip() == "2"
     assert [one["metadata"]["uid"] for one in cluster.find("TrainJob")] == [job["metadata"]["uid"]]
+    assert len(cluster.created) == 1
+
+
+def test_a_step_that_was_killed_after_its_job_had_ended_does_not_train_again(
+    cluster: Server, tmp_path: Path
+) -> None:
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    first = fine_tune()
+    shutil.rmtree(tmp_path / "home")
+    shutil.rmtree(tmp_path / "shared" / "store")
+    (job,) = cluster.find("TrainJob")
+    cluster.drop("TrainJob", job["metadata"]["name"])
+    again = fine_tune()
+    assert again.result.model_digest == first.result.model_digest
     assert len(cluster.created) == 1
 
 
@@ -273,7 +291,7 @@ def test_the_namespace_and_gpu_of_the_request_are_rendered(
     cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
     fine_tune(SPEC.model_copy(update={"gpu": "mig:1g.10gb"}))
     (job,) = cluster.find("TrainJob")
-    assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/mig-1g.10gb"] == 1
+    assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
 
 
 def test_a_request_that_the_cluster_cannot_serve_is_refused_before_anything_is_made(cluster: Server) -> None:
