@@ -40,7 +40,6 @@ def tune(
     from pathlib import Path
 
     from goldpath.core.steps import step
-    from goldpath.core.uris import local_path
     from goldpath.reporting.charts import objective_name
     from goldpath.reporting.fragments import trials_html
     from goldpath.reporting.numbers import plural
@@ -53,9 +52,9 @@ def tune(
         )
         train = TrainSpec.from_form(method=method, seed=seed, overrides=overrides, gpu=gpu)
         found = search.tune(
-            local_path(frame.uri),
+            frame.uri,
             frame.metadata["digest"],
-            local_path(base.uri),
+            base.uri,
             base.metadata["digest"],
             asked,
             train,

@@ -73,6 +73,8 @@ class ClusterSpec(Machine):
     secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = ""
     """Name of a Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and as needed AWS_SESSION_TOKEN,
     AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN."""
+    retain_trials: bool = False
+    """Keep the jobs of a search's trials after their end, to look at their logs."""
     sharding: Sharding = "none"
     """How processes share weights and optimizer state: FSDP, or DeepSpeed ZeRO stage 3, through accelerate."""
 

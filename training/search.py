@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from goldpath.core import settings
 from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import MachineError, SpecError, StepError
 from goldpath.core.files import write_text
 from goldpath.core.progress import Bar, emit, progress
 from goldpath.core.reuse import Reused, reuse
+from goldpath.core.uris import local_path
 from goldpath.training import finetune, samplers
 from goldpath.training.results import SearchResult, Trial
 from goldpath.training.specs import Hyperparameters, SearchSpec, TrainSpec, search_values
@@ -36,14 +38,19 @@ _COLUMNS = {"train_loss": "loss"}
 
 
 def tune(
-    frame: Path, frame_digest: str, base: Path, base_digest: str, search: SearchSpec, train: TrainSpec
+    frame: str | Path,
+    frame_digest: str,
+    base: str | Path,
+    base_digest: str,
+    search: SearchSpec,
+    train: TrainSpec,
 ) -> Reused[SearchResult]:
     """Search hyperparameters; the same search on the same data is done once.
 
     Args:
-        frame: folder of `train.parquet` and `validation.parquet`.
+        frame: folder or URI of `train.parquet` and `validation.parquet`.
         frame_digest: digest of its rows.
-        base: folder of the model to start from.
+        base: folder or URI of the model to start from.
         base_digest: digest of its files.
         search: what to vary and how.
         train: everything else about a trial; its steps are `search.trial_steps`.
@@ -68,8 +75,14 @@ def tune(
     }
 
     def build(slot: Path) -> SearchResult:
-        trials = _Search(frame, base, search, template, slot).run() if search.max_trials else []
-        return result(search, train, trials)
+        if search.max_trials and settings.backend() == "kubernetes":
+            from goldpath.training.backends import kubernetes
+
+            return kubernetes.search(finetune.uri(frame), finetune.uri(base), search, train)
+        if not search.max_trials:
+            return result(search, train, [])
+        here = local_path(str(frame)), local_path(str(base))
+        return result(search, train, _Search(*here, search, template, slot).run())
 
     return reuse("search", inputs, SearchResult, build, keep_partial=True)
 
