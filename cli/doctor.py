@@ -113,7 +113,7 @@ def _show(found: Diagnosis) -> None:
         click.echo(f"The golden path can run in {found.namespace}.")
     else:
         click.echo(
-            f"The golden path cannot run in {found.namespace} yet: {len(open_)} of what it needs is not there."
+            f"The golden path cannot run in {found.namespace} yet: {len(open_)} of the needed checks are not ok."
         )
     remedies: dict[str, list[str]] = {}
     for one in (*open_, *(one for one in found.checks if one.remedy and one not in open_)):

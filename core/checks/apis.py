@@ -21,21 +21,27 @@ class Served(NamedTuple):
 
 
 def served(api: Api) -> Served:
-    """One check for each kind that we write, in the version that we write it in.
+    """One check for each kind that we write, in the version that we write it in; the old training operator is
+    missed only where the Trainer is missing.
 
     Raises:
         MachineError: the cluster cannot be reached.
     """
-    everything = needs.BENEATH + needs.NAMESPACED + needs.CLUSTER_WIDE
+    everything = needs.NAMESPACED + needs.CLUSTER_WIDE
     uses = [use for use in everything if use.group]
     answers = {name: api.ask(f"/apis/{name}") for name in dict.fromkeys(use.api for use in uses)}
     checks = {use: _check(api, use, answers[use.api]) for use in uses}
     there = [use for use in everything if use not in checks or checks[use].state is State.OK]
     needed = {use.part for use in everything if use.part.required}
     by_operator = [use for use in there if use.part is needs.OPERATOR]
-    if by_operator and any(use.part is needs.TRAINER and use not in there for use in uses):
+    trainer = all(use in there for use in uses if use.part is needs.TRAINER)
+    if by_operator and not trainer:
         needed = needed - {needs.TRAINER} | {needs.OPERATOR}
-    found = [check.model_copy(update={"required": use.part in needed}) for use, check in checks.items()]
+    found = [
+        check.model_copy(update={"required": use.part in needed})
+        for use, check in checks.items()
+        if use.part is not needs.OPERATOR or use in there or not trainer
+    ]
     return Served(found, there, frozenset(needed))
 
 

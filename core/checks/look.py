@@ -12,7 +12,7 @@ from goldpath.core.errors import MachineError
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PART_OF = "app.kubernetes.io/part-of"
-_SEE_ROLE = "Ask for the ClusterRole goldpath-doctor (deploy/gpus/doctor-role.yaml)"
+_SEE_ROLE = "Ask for the ClusterRole goldpath-doctor (deploy/base/doctor-role.yaml)"
 
 
 def look(api: Api, namespace: str, who: Who = YOU) -> list[Check]:

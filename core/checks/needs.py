@@ -17,7 +17,7 @@ APPLY = "kubectl apply -k deploy/overlays/device-plugin (or .../dra)"
 READ = ("get", "list", "watch")
 OWN = (*READ, "create", "delete")
 """What belongs to one step: made, watched and removed, never changed."""
-KEEP = (*OWN, "patch")
+KEEP = (*OWN, "update")
 """What outlives a run and gets a new version in place."""
 
 
@@ -114,6 +114,9 @@ NAMESPACED = (
     Use("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", OWN, DRA),
     # Whoever shares a claim may still use it: it is adopted, and no step removes it.
     Use("resource.k8s.io/v1", "ResourceClaim", "resourceclaims", (*READ, "create"), DRA),
+    # What the Trainer makes of a TrainJob: a job without pods says why in these.
+    Use("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", ("list",), TRAINER),
+    Use("batch/v1", "Job", "jobs", ("list",), KUBERNETES),
     Use("v1", "ConfigMap", "configmaps", KEEP, KUBERNETES),
     Use("v1", "Pod", "pods", READ, KUBERNETES),
     Use("v1", "Pod", "pods/log", ("get",), KUBERNETES),
@@ -130,6 +133,3 @@ CLUSTER_WIDE = (
     Use("v1", "Node", "nodes", ("list",), KUBERNETES),
 )
 """Of the whole cluster: a ClusterRole that only reads."""
-
-BENEATH = (Use("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", (), TRAINER),)
-"""What the parts above stand on; our steps leave it alone."""

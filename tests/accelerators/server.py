@@ -27,6 +27,8 @@ class Api(BaseHTTPRequestHandler):
     objects: ClassVar[dict[str, dict[str, Any]]] = {}
     statuses: ClassVar[dict[str, int]] = {}
     tokens: ClassVar[set[str | None]] = set()
+    paths: ClassVar[set[str]] = set()
+    """What was read."""
     denied: ClassVar[set[tuple[str, str]]] = set()
     """Verb and resource that nobody may."""
     asked: ClassVar[list[dict[str, Any]]] = []
@@ -36,6 +38,7 @@ class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         self.tokens.add(self.headers.get("Authorization"))
+        self.paths.add(address.path)
         known = address.path in self.lists or address.path in self.objects
         status = self.statuses.get(address.path, 200 if known else 404)
         if status != 200:
@@ -79,7 +82,7 @@ def serving(folder: Path) -> Iterator[Path]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Api.lists, Api.objects, Api.statuses, Api.denied = {}, {}, {}, set()
-    Api.tokens, Api.asked, Api.impersonated = set(), [], set()
+    Api.tokens, Api.asked, Api.impersonated, Api.paths = set(), [], set(), set()
     yield written(folder / "config", f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     server.server_close()

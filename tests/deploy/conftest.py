@@ -27,7 +27,7 @@ def everything_served() -> dict[str, dict[str, Any]]:
     """Discovery of a cluster with all that the table names."""
     plurals: dict[str, list[str]] = defaultdict(list)
     versions: dict[str, list[str]] = defaultdict(list)
-    for use in needs.BENEATH + needs.NAMESPACED + needs.CLUSTER_WIDE:
+    for use in needs.NAMESPACED + needs.CLUSTER_WIDE:
         if use.group:
             plurals[use.api].append(use.plural)
             versions[use.group] += [use.version] if use.version not in versions[use.group] else []

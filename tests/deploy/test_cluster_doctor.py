@@ -154,6 +154,14 @@ def test_the_old_operator_trains_where_the_trainer_is_missing(cluster: Path) -> 
     neither = looked(cluster)
     assert not neither.can_run
     assert one(neither, "trainjobs (trainer.kubeflow.org/v1alpha1)").required
+    assert "pytorchjobs (kubeflow.org/v1)" in missing(neither)
+
+
+def test_nobody_misses_the_old_operator_where_the_trainer_is(cluster: Path) -> None:
+    del Api.objects["/apis/kubeflow.org/v1"]
+    found = looked(cluster)
+    assert found.can_run
+    assert not missing(found)
 
 
 def test_a_namespace_account_runtime_or_node_group_that_is_not_there_is_missing(cluster: Path) -> None:
@@ -216,7 +224,7 @@ def test_the_command_shows_a_table_remedies_and_an_exit_code(cluster: Path) -> N
     lacks("kubeflow.org")
     poor = doctor("--kubeconfig", str(cluster))
     assert (poor.returncode, poor.stderr) == (1, "")
-    assert "The golden path cannot run in goldpath yet: 2 of what it needs is not there." in poor.stdout
+    assert "The golden path cannot run in goldpath yet: 2 of the needed checks are not ok." in poor.stdout
     katib = poor.stdout.partition("experiments (kubeflow.org/v1beta1), trials (kubeflow.org/v1beta1):\n")[2]
     assert katib.startswith("  kubectl apply -k 'https://github.com/kubeflow/katib")
 
