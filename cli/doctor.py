@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from goldpath.cli.printed import to_json
 
 if TYPE_CHECKING:
     from goldpath.accelerators.cluster import ClusterReport
@@ -81,7 +82,7 @@ def command(
     except MachineError as error:
         if not as_json:
             raise
-        click.echo(json.dumps({"available": False, "error": error.message, "remedy": error.remedy}, indent=2))
+        click.echo(to_json({"available": False, "error": error.message, "remedy": error.remedy}))
         sys.exit(EXIT_CODE)
     if as_json:
         click.echo(json.dumps({"available": True, **found.model_dump(mode="json")}, indent=2))
@@ -96,7 +97,7 @@ def _gpus(api: Api, requests: tuple[str, ...], as_json: bool) -> None:
 
     told = cluster.report(*reading.read_from(api), wanted=requests)
     if as_json:
-        click.echo(json.dumps({"available": True, **told.model_dump(mode="json")}, indent=2))
+        click.echo(to_json({"available": True, **told.model_dump(mode="json")}))
     else:
         _show_gpus(told)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
+
+from goldpath.cli.printed import to_json
 
 if TYPE_CHECKING:
     from goldpath.serving.results import Endpoint
@@ -25,7 +26,7 @@ def list_(as_json: bool) -> None:
 
     found = [(endpoint, endpoints.healthy(endpoint)) for endpoint in endpoints.list_endpoints()]
     if as_json:
-        click.echo(json.dumps([{**one.model_dump(), "healthy": up} for one, up in found], indent=2))
+        click.echo(to_json([{**one.model_dump(), "healthy": up} for one, up in found]))
         return
     if not found:
         click.echo("No endpoints. `goldpath run finetune` deploys one.")

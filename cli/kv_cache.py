@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from goldpath.cli.printed import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def command(
         else kv_offload.offload(architecture, reuse_tokens, dtype, tp, chunk_size)
     )
     if as_json:
-        click.echo(json.dumps(_as_json(shown, exact, reuse), indent=2))
+        click.echo(to_json(_as_json(shown, exact, reuse)))
     else:
         _print(shown, exact, reuse)
 
@@ -105,7 +106,7 @@ def _list(as_json: bool) -> None:
             {"name": name, "source": models.source(name), "parameters": one.parameters}
             for name, one in found.items()
         ]
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(to_json(rows))
         return
     table = Table(box=None, header_style="bold")
     table.add_column("MODEL")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from goldpath.cli.printed import to_json
+
 
 @click.group("pipelines")
 def command() -> None:
@@ -31,7 +33,7 @@ def show(pipeline: str, as_json: bool) -> None:
 
     fields = catalogue.form(pipeline)
     if as_json:
-        click.echo(json.dumps([vars(field) for field in fields], indent=2))
+        click.echo(to_json([vars(field) for field in fields]))
         return
     for field in fields:
         click.echo(f"{field.name} ({field.kind}, default {json.dumps(field.default)})\n    {field.help}")

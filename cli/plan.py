@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from goldpath.cli.printed import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,7 +149,7 @@ def _training_note(shape: TrainingShape) -> str:
 
 
 def _print_json(made: Plan, shape: dict[str, Any]) -> None:
-    click.echo(json.dumps({**made.model_dump(mode="json"), "shape": shape}, indent=2))
+    click.echo(to_json({**made.model_dump(mode="json"), "shape": shape}))
 
 
 def _print(made: Plan, what: str, note: str) -> None:

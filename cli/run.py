@@ -37,15 +37,15 @@ def command(
 
     `goldpath pipelines show finetune` lists the form.
     """
-    from goldpath.cli.summary import as_dict, print_summary, resumable, resume_line
+    from goldpath.cli.printed import to_json
+    from goldpath.cli.summary import as_dict, print_summary, resumable
+    from goldpath.core.resuming import resume_line
     from goldpath.pipelines import launch
     from goldpath.reporting.live import watching
 
     if resume:
         if pipeline or params or name:
-            raise InputError(
-                "--resume takes no pipeline, -p or --name", f"Type `goldpath run --resume {resume}`."
-            )
+            raise InputError("--resume takes no pipeline, -p or --name", f"Type `{resume_line(resume)}`.")
         run = launch.resume(resume)
     else:
         if not pipeline:
@@ -59,7 +59,7 @@ def command(
             done = launch.execute(run, watch)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"run {run.name} was stopped by Ctrl-C", f"Continue with `goldpath run --resume {run.name}`."
+            f"run {run.name} was stopped by Ctrl-C", f"Continue with `{resume_line(run.name)}`."
         ) from None
     except GoldpathError as error:
         if as_json:
@@ -70,10 +70,10 @@ def command(
                 "error": error.to_dict(),
                 "resume": resume_line(run.name),
             }
-            click.echo(json.dumps(told, indent=2))
+            click.echo(to_json(told))
         raise resumable(error, run.name) from None
     if as_json:
-        click.echo(json.dumps(as_dict(done), indent=2))
+        click.echo(to_json(as_dict(done)))
     else:
         print_summary(done)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from goldpath.cli.printed import to_json
 from goldpath.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def list_(as_json: bool) -> None:
 
     found = runs.all_runs()
     if as_json:
-        click.echo(json.dumps([as_dict(run) for run in found], indent=2))
+        click.echo(to_json([as_dict(run) for run in found]))
         return
     if not found:
         click.echo(f"No runs under {settings.home()}. Start one with `goldpath run finetune`.")
@@ -62,7 +62,7 @@ def show(run: str, as_json: bool) -> None:
 
     found = runs.load(run)
     if as_json:
-        click.echo(json.dumps(as_dict(found), indent=2))
+        click.echo(to_json(as_dict(found)))
     else:
         print_run(found)
 

@@ -11,6 +11,7 @@ from goldpath.cli.program import as_typed
 from goldpath.core import marks
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json
+from goldpath.core.resuming import RESUMABLE, resume_line
 from goldpath.pipelines.runs import Run
 from goldpath.reporting.loading import named
 from goldpath.reporting.numbers import duration
@@ -66,7 +67,7 @@ def _whole(entry: dict[str, Any]) -> Any:
 
 def stopped_at(run: Run) -> str:
     """The step that failed, or that a run which was stopped was at; empty where it is not known."""
-    if run.status not in summary.RESUMABLE:
+    if run.status not in RESUMABLE:
         return ""
     if run.error and run.error.get("step"):
         return run.error["step"]
@@ -95,6 +96,6 @@ def _outcome(run: Run) -> dict[str, str]:
     if run.error:
         line = GoldpathError.from_dict(run.error).line()
         told["error"] = as_typed(named(line, run.name))
-    if run.status in summary.RESUMABLE:
-        told["go on"] = as_typed(f"`{summary.resume_line(run.name)}`").strip("`")
+    if run.status in RESUMABLE:
+        told["go on"] = as_typed(f"`{resume_line(run.name)}`").strip("`")
     return told

@@ -6,10 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from goldpath.core.errors import GoldpathError
+from goldpath.core.resuming import RESUMABLE, resume_line
 from goldpath.pipelines.runs import Run
-
-RESUMABLE = ("failed", "cancelled", "interrupted")
-"""How a run can have ended that one can go on with."""
 
 
 def seconds(run: Run) -> float:
@@ -44,11 +42,6 @@ def as_dict(run: Run) -> dict[str, Any]:
     if run.status in RESUMABLE:
         told["resume"] = resume_line(run.name)
     return told
-
-
-def resume_line(name: str) -> str:
-    """The command that goes on with a run."""
-    return f"goldpath run --resume {name}"
 
 
 def resumable(error: GoldpathError, name: str) -> GoldpathError:

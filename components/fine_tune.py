@@ -64,7 +64,7 @@ def fine_tune(
             spec,
         )
         found = trained.result
-        tuned.uri = (trained.path / "model").as_uri()
+        tuned.uri = f"{trained.uri}/model"
         tuned.metadata.update(digest=found.model_digest, method=found.method)
         metrics.log_metric("train_loss", found.train_loss)
         if found.eval_loss is not None:

@@ -24,7 +24,7 @@ def import_model(
     with step("import_model") as running:
         resolved = base_models.resolve(model)
         found = resolved.result
-        base.uri = (resolved.path / "model").as_uri()
+        base.uri = f"{resolved.uri}/model"
         base.metadata.update(digest=found.digest, source=found.source, parameters=found.parameters)
         running.done(
             result.path, resolved, f"{found.architecture}, {found.parameters / 1e6:,.0f} million parameters"

@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from goldpath.core import storage
 from goldpath.core.digest import digest_json, manifest
-from goldpath.core.errors import GoldpathError
+from goldpath.core.errors import GoldpathError, InputError
 from goldpath.core.files import read_json, write_json
 from goldpath.core.locks import locked
 from goldpath.core.progress import emit
@@ -36,11 +37,13 @@ class Reused(Generic[R]):
     path: Path
     key: str
     reused: bool
+    stored: str = ""
+    """Its URI in the storage that pods share; empty where there is none."""
 
     @property
     def uri(self) -> str:
-        """The folder as a `file://` URI."""
-        return self.path.as_uri()
+        """Where the next step finds the folder: in the storage, else a `file://` URI."""
+        return self.stored or self.path.as_uri()
 
 
 def reuse(
@@ -68,10 +71,14 @@ def reuse(
     root = state("store", kind)
     slot = root / key
     with locked(root / f".{key}.lock", kind):
+        stored = storage.kept(kind, key) or ""
         found = _load(slot, model)
+        if found is None and stored:
+            found = _brought(stored, slot, model)
+            stored = stored if found is not None else ""
         if found is not None:
             emit("reused", what=kind, key=key)
-            return Reused(found, slot, key, reused=True)
+            return Reused(found, slot, key, reused=True, stored=stored or _keep(kind, key, slot))
         damaged = (
             slot / _RESULT
         ).exists()  # once finished: its files are no checkpoints to trust and go on from
@@ -89,7 +96,22 @@ def reuse(
             if not keep_partial:
                 shutil.rmtree(slot, ignore_errors=True)
             raise
-    return Reused(result, slot, key, reused=False)
+        return Reused(result, slot, key, reused=False, stored=_keep(kind, key, slot))
+
+
+def _brought(stored: str, slot: Path, model: type[R]) -> R | None:
+    """What another pod has made; None where its copy is damaged, and the work is to be done again."""
+    shutil.rmtree(slot, ignore_errors=True)
+    try:
+        storage.bring(stored, slot)
+    except InputError:
+        emit("damaged", what=slot.parent.name, key=slot.name)
+        return None
+    return _load(slot, model)
+
+
+def _keep(kind: str, key: str, slot: Path) -> str:
+    return storage.keep(kind, key, slot) if storage.storage() else ""
 
 
 def _load(slot: Path, model: type[R]) -> R | None:

@@ -21,6 +21,7 @@ from goldpath.core.errors import (
     from_os_error,
 )
 from goldpath.core.progress import parse_event
+from goldpath.core.resuming import resume_line
 from goldpath.pipelines import runs
 from goldpath.pipelines.catalogue import FormField, compile_pipeline, form
 from goldpath.pipelines.worker import STOPPED
@@ -166,7 +167,7 @@ def _unrecorded(run: runs.Run, code: int) -> GoldpathError:
     """Why a run ended whose worker did not write that down: it was killed, or the disk is full."""
     interrupted = StepError(
         f"run {run.name!r} was interrupted",
-        f"Continue with `goldpath run --resume {run.name}`; log: {run.folder / 'logs' / 'run.log'}.",
+        f"Continue with `{resume_line(run.name)}`; log: {run.folder / 'logs' / 'run.log'}.",
     )
     stopped = (run.folder / runs.CANCELLED).exists()  # where we did it ourselves, the code may be lost
     if stopped or code < 0 or code == STOPPED:

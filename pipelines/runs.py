@@ -32,6 +32,7 @@ from goldpath.core import settings
 from goldpath.core.errors import GoldpathError, InputError, Interrupted, did_you_mean, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import is_same_process, kill_tree
+from goldpath.core.resuming import resume_line
 from goldpath.core.spec import NAME, NAME_SAID
 
 Status = Literal["created", "running", "succeeded", "failed", "cancelled", "interrupted"]
@@ -239,7 +240,7 @@ def check_name(name: str | None) -> None:
 def _taken(name: str) -> InputError:
     return InputError(
         f"there already is a run {name!r}",
-        f"Choose another name, go on with it (`goldpath run --resume {name}`), "
+        f"Choose another name, go on with it (`{resume_line(name)}`), "
         f"or remove it (`goldpath runs clean {name}`).",
     )
 
@@ -333,9 +334,7 @@ def stop(run: Run, worker: int) -> None:
 
 def cancelled(run: Run) -> Interrupted:
     """What is told of a run that somebody wanted to end."""
-    return Interrupted(
-        f"run {run.name!r} was cancelled", f"Continue with `goldpath run --resume {run.name}`."
-    )
+    return Interrupted(f"run {run.name!r} was cancelled", f"Continue with `{resume_line(run.name)}`.")
 
 
 def remove(run: Run) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from goldpath.core.resuming import RESUMABLE, resume_line
 from goldpath.core.spec import Result
 from goldpath.feature_repo.results import FeatureResult
 from goldpath.registry.results import RegisteredVersion
@@ -124,7 +125,7 @@ class RunRecord:
     @property
     def resume(self) -> str:
         """The command that goes on with a run that ended early; empty for every other."""
-        return f"goldpath run --resume {self.name}" if self.error else ""
+        return resume_line(self.name) if self.error else ""
 
 
 def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
@@ -149,7 +150,7 @@ def load_run(steps: Mapping[str, Path], run: Mapping[str, Any]) -> RunRecord:
 
 def named(text: str, run: str) -> str:
     """What a step said, which does not know its run: the command that goes on gets the run's name."""
-    return text.replace("`goldpath run --resume`", f"`goldpath run --resume {run}`")
+    return text.replace("`goldpath run --resume`", f"`{resume_line(run)}`")
 
 
 def _unfinished(given: Mapping[str, Any]) -> dict[str, Unfinished]:
@@ -163,7 +164,7 @@ def _unfinished(given: Mapping[str, Any]) -> dict[str, Unfinished]:
 
 def _ended_early(run: Mapping[str, Any]) -> dict[str, str] | None:
     status = run.get("status")
-    if status not in ("failed", "cancelled", "interrupted"):
+    if status not in RESUMABLE:
         return None
     return {"message": f"The run {'failed' if status == 'failed' else 'was ' + status}", "remedy": ""}
 

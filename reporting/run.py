@@ -12,6 +12,7 @@ from goldpath.core import settings
 from goldpath.core.errors import GoldpathError
 from goldpath.core.files import read_json, write_beside, write_text
 from goldpath.core.progress import parse_event
+from goldpath.core.resuming import RESUMABLE
 from goldpath.core.spec import Result
 from goldpath.reporting.fragments import summary_markdown
 from goldpath.reporting.report import build_report
@@ -62,7 +63,7 @@ def _about(folder: Path) -> dict[str, Any]:
         return {"name": folder.name, "pipeline": "", "parameters": {}}
     kept = ("name", "pipeline", "started", "parameters", "pipeline_digest", "command", "status", "error")
     about: dict[str, Any] = {key: run[key] for key in kept} | {"ended": run.get("ended", "")}
-    if run["status"] in ("failed", "cancelled", "interrupted"):
+    if run["status"] in RESUMABLE:
         about["unfinished"] = _unfinished(folder / "events.jsonl", about["ended"])
     return about
 
