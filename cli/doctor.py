@@ -85,7 +85,7 @@ def command(
         click.echo(to_json({"available": False, "error": error.message, "remedy": error.remedy}))
         sys.exit(EXIT_CODE)
     if as_json:
-        click.echo(json.dumps({"available": True, **found.model_dump(mode="json")}, indent=2))
+        click.echo(to_json({"available": True, **found.model_dump(mode="json")}))
     else:
         _show(found)
     if not found.can_run:

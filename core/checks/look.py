@@ -12,6 +12,19 @@ from goldpath.core.errors import MachineError
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PART_OF = "app.kubernetes.io/part-of"
+RUN = "goldpath.io/run"
+"""The label of what a step made."""
+_TRAINING = (
+    "training runtimes",
+    "trainer.kubeflow.org/v1alpha1",
+    ("clustertrainingruntimes", "trainingruntimes"),
+    "kubectl apply -k deploy/runtimes",
+)
+_SERVING = (
+    "serving runtimes",
+    "serving.kserve.io/v1alpha1",
+    ("clusterservingruntimes", "servingruntimes"),
+)
 _SEE_ROLE = "Ask for the ClusterRole goldpath-doctor (deploy/base/doctor-role.yaml)"
 
 
@@ -33,7 +46,8 @@ def look(api: Api, namespace: str, who: Who = YOU) -> list[Check]:
         *apis.checks,
         *namespaces(api, namespace, who.name if who.user else needs.SERVICE_ACCOUNT),
         *permissions(api, namespace, apis.there, apis.needed, who),
-        *([runtimes(api, namespace)] if needs.TRAINER in apis.needed else []),
+        *([runtimes(api, namespace, *_TRAINING)] if needs.TRAINER in apis.needed else []),
+        runtimes(api, namespace, *_SERVING, f"kubectl apply -n {namespace} -k deploy/serving"),
         storage(api),
         node_groups(api),
     ]
@@ -81,26 +95,19 @@ def _single(name: str, answer: Answer, remedy: str, required: bool) -> Check:
     return Check(name=name, state=State.UNKNOWN, required=required, note=answer.said(), remedy=_SEE_ROLE)
 
 
-def runtimes(api: Api, namespace: str) -> Check:
-    """Our training runtimes, of the cluster or of the namespace."""
-    root = "/apis/trainer.kubeflow.org/v1alpha1"
-    wide, ours = api.items(f"{root}/clustertrainingruntimes")
-    narrow, more = api.items(f"{root}/namespaces/{namespace}/trainingruntimes")
-    names = sorted(one["metadata"]["name"] for one in [*ours, *more] if _is_ours(one))
-    refused = next((answer for answer in (wide, narrow) if not answer.ok), None)
-    return _found(
-        "training runtimes",
-        names,
-        refused,
-        missing="none of goldpath's",
-        remedy="kubectl apply -k deploy/runtimes",
-        required=True,
-    )
+def runtimes(api: Api, namespace: str, name: str, group: str, plurals: tuple[str, str], remedy: str) -> Check:
+    """Our runtimes of one sort, of the cluster or of the namespace; not those that a step made for itself."""
+    wide, of_cluster = api.items(f"/apis/{group}/{plurals[0]}")
+    narrow, of_namespace = api.items(f"/apis/{group}/namespaces/{namespace}/{plurals[1]}")
+    names = sorted(one["metadata"]["name"] for one in [*of_cluster, *of_namespace] if _is_ours(one))
+    refused = next((answer for answer in (wide, narrow) if not answer.ok and answer.status != 404), None)
+    return _found(name, names, refused, missing="none of goldpath's", remedy=remedy, required=True)
 
 
 def _is_ours(one: Object) -> bool:
     labels = one["metadata"].get("labels") or {}
-    return bool(labels.get(PART_OF) == "goldpath") or one["metadata"]["name"].startswith("goldpath-")
+    named = labels.get(PART_OF) == "goldpath" or one["metadata"]["name"].startswith("goldpath-")
+    return named and RUN not in labels
 
 
 def storage(api: Api) -> Check:
@@ -129,7 +136,7 @@ def node_groups(api: Api) -> Check:
         sorted(one["metadata"]["name"] for one in groups),
         None if answer.ok or answer.status == 404 else answer,
         missing="no LocalModelNodeGroup",
-        remedy="Write one for your nodes: deploy/serving has an example.",
+        remedy="Write one for your nodes: deploy/serving/node-group.yaml shows how",
         required=needs.MODEL_CACHE.required,
     )
 

@@ -15,7 +15,8 @@ from tests.accelerators.server import PROXIES, Api, serving
 
 SPACE = "/api/v1/namespaces/goldpath"
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
-NODE_GROUPS = "/apis/serving.kserve.io/v1alpha1/localmodelnodegroups"
+KSERVE = "/apis/serving.kserve.io/v1alpha1"
+NODE_GROUPS = f"{KSERVE}/localmodelnodegroups"
 CLASSES_OF_STORAGE = "/apis/storage.k8s.io/v1/storageclasses"
 
 
@@ -64,6 +65,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "/apis/resource.k8s.io/v1/deviceclasses": CLASSES,
             f"{TRAINER}/clustertrainingruntimes": [named("goldpath-torch"), named("torch-distributed")],
             f"{TRAINER}/namespaces/goldpath/trainingruntimes": [],
+            f"{KSERVE}/clusterservingruntimes": [named("kserve-huggingfaceserver")],
+            f"{KSERVE}/namespaces/goldpath/servingruntimes": [named("goldpath-vllm")],
             NODE_GROUPS: [named("gpu-nodes")],
             CLASSES_OF_STORAGE: [named("slow"), named("fast", annotations=default)],
         }

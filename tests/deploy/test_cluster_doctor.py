@@ -13,7 +13,7 @@ from goldpath.core.checks.results import Check, State
 from goldpath.core.errors import MachineError
 from goldpath.pipelines.doctor import Diagnosis, diagnose, namespace_of
 from tests.accelerators.server import REVIEWS, Api, doctor, written
-from tests.deploy.conftest import CLASSES_OF_STORAGE, NODE_GROUPS, SPACE, TRAINER, lacks, named
+from tests.deploy.conftest import CLASSES_OF_STORAGE, KSERVE, NODE_GROUPS, SPACE, TRAINER, lacks, named
 
 pytestmark = pytest.mark.counted
 
@@ -39,6 +39,7 @@ def test_a_cluster_with_everything_can_run_the_golden_path(cluster: Path) -> Non
     assert one(found, "Kubernetes").note.startswith("v1.36.2 at http://127.0.0.1")
     assert one(found, "Pod Security of goldpath").note == "enforces restricted"
     assert one(found, "training runtimes").note == "goldpath-torch"
+    assert one(found, "serving runtimes").note == "goldpath-vllm"
     assert one(found, "default storage class").note == "fast"
     assert one(found, "node groups of the model cache").note == "gpu-nodes"
     assert "dra-extended, plugin, dra" in one(found, "GPUs").note
@@ -167,14 +168,19 @@ def test_nobody_misses_the_old_operator_where_the_trainer_is(cluster: Path) -> N
 def test_a_namespace_account_runtime_or_node_group_that_is_not_there_is_missing(cluster: Path) -> None:
     del Api.objects[f"{SPACE}/serviceaccounts/goldpath-pipeline"]
     Api.lists[f"{TRAINER}/clustertrainingruntimes"] = [named("torch-distributed")]
+    made_by_a_step = {"app.kubernetes.io/part-of": "goldpath", "goldpath.io/run": "finetune-1"}
+    Api.lists[f"{TRAINER}/namespaces/goldpath/trainingruntimes"] = [named("job-gpu", labels=made_by_a_step)]
+    Api.lists[f"{KSERVE}/namespaces/goldpath/servingruntimes"] = []
     Api.lists[NODE_GROUPS] = []
     found = looked(cluster)
     assert set(missing(found)) == {
         "service account goldpath-pipeline",
         "training runtimes",
+        "serving runtimes",
         "node groups of the model cache",
     }
     assert not found.can_run
+    assert one(found, "serving runtimes").remedy == "kubectl apply -n goldpath -k deploy/serving"
     gone = looked(cluster, namespace="team")
     assert missing(gone)["namespace team"] == "not there"
     assert {wanted.get("namespace", "team") for wanted in Api.asked[-20:]} == {"team"}
