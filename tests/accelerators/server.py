@@ -76,10 +76,14 @@ class Api(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 64  # beyond it a connection is tried again after a second
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[Path]:
     """An empty cluster; the kubeconfig that leads there."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    server = Server(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Api.lists, Api.objects, Api.statuses, Api.denied = {}, {}, {}, set()
     Api.tokens, Api.asked, Api.impersonated, Api.paths = set(), [], set(), set()
