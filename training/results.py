@@ -108,7 +108,7 @@ class BaseModelInfo(Result):
 
 
 class PlannedPlace(Result):
-    """A training laid against one place; bytes."""
+    """A training and one place for it; bytes."""
 
     place: str
     """`this machine`, `this container`, the name of a GPU of this machine, or a GPU request."""
