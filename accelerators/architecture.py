@@ -113,12 +113,13 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
         raise ModelError(
             f"config of {name}: model_type is {json.dumps(kind, default=str)[:40]}", "It must be a name."
         )
-    if kind in catalogue.BUILDERS:
-        defaults = catalogue.DEFAULTS.get(kind, {})
-        blueprint = catalogue.BUILDERS[kind](Fields(inner, name, defaults))
+    family = catalogue.TEXT_OF.get(kind or "", kind)
+    if family in catalogue.BUILDERS:
+        defaults = catalogue.DEFAULTS.get(family, {})
+        blueprint = catalogue.BUILDERS[family](Fields(inner, name, defaults))
     else:
         blueprint = _unknown(Fields(inner, name), kind)
-    if inner is not config:
+    if inner is not config or isinstance(config.get("vision_config"), Mapping):
         tower = towers.of_config(config, blueprint.hidden_size)
         counted = (
             f"the tower for images ({tower.parameters / 1e6:,.0f} M weights) is held and not trained; "
@@ -170,6 +171,11 @@ def _unknown(fields: Fields, kind: str | None) -> Blueprint:
     blueprint.assumed.append(
         f"model_type {kind or '(none)'} is not known: taken as a plain decoder with gated MLPs, its weights an estimate"
     )
+    used = fields.get("sliding_window") and fields.flag("use_sliding_window", True)
+    if used and not fields.get("layer_types") and not any(layer.window for layer in blueprint.layers):
+        blueprint.assumed.append(
+            "which layers have the sliding_window is not said: all are counted with the whole context"
+        )
     return blueprint
 
 
