@@ -152,6 +152,8 @@ def _framework(shape: TrainingShape, tensors: int) -> int:
 
 def _assumed(architecture: Architecture) -> tuple[str, ...]:
     notes = list(architecture.assumed)
+    if architecture.quantization:
+        notes.append(f"published in {architecture.quantization}; trained as loaded in 16 bits")
     if any(layer.state for layer in architecture.layers):
         notes.append("activations of Mamba and linear-attention layers are a rough count")
     if any(layer.experts for layer in architecture.layers):

@@ -6,7 +6,7 @@ import pytest
 
 from goldpath.accelerators import linears, models, sharding
 from goldpath.accelerators.architecture import Architecture, from_config
-from goldpath.accelerators.serving_memory import weight_bytes
+from goldpath.accelerators.serving_weights import weight_bytes
 from goldpath.accelerators.training_memory import estimate, trainable_parameters
 from goldpath.accelerators.training_shape import SHARDINGS, TrainingShape
 from goldpath.core.errors import SpecError
