@@ -68,6 +68,46 @@ def test_each_layer_is_of_its_kind(name: str, kinds: list[str]) -> None:
     assert all(layer.state is not None for layer in layers if layer.kind == "state" or name == "falcon_h1")
 
 
+def test_one_value_under_two_names_is_no_contradiction() -> None:
+    plain = from_config(LLAMA, "it")
+    assert from_config({**LLAMA, "d_model": 64, "n_layer": None, "num_kv_heads": 2}, "it") == plain
+    asked = {**tiny.raw("falcon-mqa"), "num_kv_heads": 8}  # multi_query has one, whatever it says
+    assert {layer.kv_heads for layer in from_config(asked, "it").layers} == {1}
+
+
+_MOE: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 48}
+UNKNOWN: dict[str, dict[str, Any]] = {
+    "ernie4_5_moe": {
+        "moe_num_experts": 8,
+        "moe_k": 2,
+        "moe_intermediate_size": 48,
+        "moe_num_shared_experts": 2,
+    },
+    "dots1": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "glm4_moe": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1},
+    "exaone_moe": {**_MOE, "num_experts": 8, "num_shared_experts": 1},
+    "olmoe": {"num_experts": 8, "num_experts_per_tok": 2},
+    "granitemoeshared": {"num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 64},
+    "solar_open": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1},
+}
+"""Families that are not known here, with experts and shared ones under the names that they use."""
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_the_weights_of_an_unknown_familys_experts_are_about_the_models(kind: str) -> None:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    base = {key: value for key, value in tiny.raw("llama-gqa").items() if not key.endswith("_bias")}
+    config = CONFIG_MAPPING[kind](**{**base, **UNKNOWN[kind]})
+    with torch.device("meta"):
+        weights = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+    found = from_config(config.to_dict(), kind)
+    assert "an estimate" in found.assumed[0]
+    # What a family adds on its own, norms of heads and the like, is not guessed.
+    assert found.parameters / weights == pytest.approx(1, abs=0.005)
+
+
 def test_idle_experts_are_not_active() -> None:
     dense = from_config(tiny.raw("llama-gqa"), "dense")
     assert dense.active_parameters == dense.parameters
@@ -216,6 +256,11 @@ def test_an_unknown_family_without_the_usual_fields_is_refused(kind: str | None)
         ({"layer_types": ["sliding_attention"] * 4}, "sliding_window is missing"),
         ({"tie_word_embeddings": "yes"}, 'tie_word_embeddings is "yes" .allowed: true or false'),
         ({"model_type": 3}, "model_type is 3"),
+        (
+            {"num_kv_heads": 4},
+            "num_key_value_heads is 2 and num_kv_heads, the same by another name, 4 .allowed: one value",
+        ),
+        ({"d_model": 2048}, "hidden_size is 64 and d_model, the same by another name, 2048"),
         ({"text_config": 3}, "text_config is no object"),
     ],
 )
