@@ -21,9 +21,14 @@ MIB = 1024**2
 BLOCK = 16
 """Tokens in a block of the cache."""
 CONTEXT_BYTES = 600 * MIB
-"""CUDA's context, cuBLAS and, among several GPUs, NCCL: not PyTorch's, but inside vLLM's share."""
+"""An allowance for CUDA's context, cuBLAS and, among several GPUs, NCCL: not PyTorch's, but inside vLLM's share.
+
+It logs `non_torch_memory` of 0.33 and 0.39 GiB on two GPUs (vllm-project/vllm issues 14452 and 11251)."""
 GRAPH_BYTES = 800 * MIB
-"""CUDA graphs of the batch sizes that vLLM captures by default; about 0.3 to 1 GiB in its logs."""
+"""An allowance for CUDA graphs of the batch sizes that vLLM captures by default.
+
+It logs 0.21 GiB for a model of 1 B (vllm-project/vllm pull request 11349) and estimates 0.36 GiB in another log
+(gpustack/runner pull request 251); vLLM 0.5 took 2.4 GiB for one of 34 B (issue 7553), beside its share."""
 SAMPLER_SEQUENCES = 256
 """Sequences whose logits are sampled at once (`max_num_seqs`)."""
 

@@ -128,6 +128,27 @@ def test_a_smaller_share_of_the_gpu_needs_a_larger_gpu():
     assert serving_memory.estimate(LLAMA, shape(cuda_graphs=False)).framework < half.framework
 
 
+@pytest.mark.parametrize(
+    ("issue", "gib", "graphs"),
+    [
+        ("vllm-project/vllm issue 11251: non_torch_memory takes 0.39GiB", 0.39, False),
+        ("vllm-project/vllm issue 14452: non_torch_memory takes 0.33GiB", 0.33, False),
+        (
+            "vllm-project/vllm pull request 11349: Graph capturing took 0.21 GiB, and a context",
+            0.21 + 0.39,
+            True,
+        ),
+        (
+            "gpustack/runner pull request 251: Estimated CUDA graph memory 0.36 GiB, and a context",
+            0.36 + 0.39,
+            True,
+        ),
+    ],
+)
+def test_the_allowances_hold_what_vllm_logs(issue, gib, graphs):
+    assert serving_memory.estimate(LLAMA, shape(cuda_graphs=graphs)).framework > gib * GIB, issue
+
+
 def test_mistakes_are_named():
     with pytest.raises(SpecError, match=r"context is 131073 and .*131072 positions"):
         serving_memory.estimate(LLAMA, shape(context=131_073))
