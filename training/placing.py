@@ -119,7 +119,7 @@ def _place(
         has=has,
         need=need,
         margin=margin,
-        fits=not has or need <= has * (1 - margin),
+        fits=need <= has * (1 - margin) if has else None,
         components={part: size * copies for part, size in needed.components.items()},
         peak=needed.peak,
         precision=precision,

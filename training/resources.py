@@ -135,6 +135,11 @@ def plan_resources(
         notes=tuple(notes),
     )
     where = here or cluster
+    if where and where.fits is None:
+        told = (
+            f"how much memory {where.place} has is not known before it is granted: it needs {gib(where.need)}"
+        )
+        return made.model_copy(update={"notes": (*notes, told)})
     if (where and where.fits) or (asked.none and not local):
         return made
     if where is None:

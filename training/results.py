@@ -118,7 +118,8 @@ class PlannedPlace(Result):
     """Of all its processes there: on a GPU one, on this machine every trial that runs at once."""
     margin: float
     """Share of `has` that stays free."""
-    fits: bool
+    fits: bool | None
+    """None: not known before it is granted."""
     components: dict[str, int]
     """What `need` consists of (`accelerators.training_shape.TrainingMemory`)."""
     peak: str
