@@ -199,14 +199,14 @@ def test_more_gpus_never_need_more_each(kind):
     assert sizes[-1] < sizes[0]
 
 
-@pytest.mark.parametrize(("kept", "sharding"), [(True, "fsdp"), (False, "fsdp-grad-op")])
-def test_fsdp_holds_the_frozen_base_as_torch_does(kept: bool, sharding: str) -> None:
+@pytest.mark.parametrize(("again", "sharding"), [(True, "fsdp"), (False, "fsdp-grad-op")])
+def test_fsdp_holds_the_frozen_base_as_torch_does(again: bool, sharding: str) -> None:
     """Live bytes after the forward pass on one of two processes, by torch's own `fully_shard`, in shares of the base.
 
-    Where weights are not sharded again after the forward pass, a process has its half and the whole.
+    Where weights are not sharded `again` after the forward pass, a process has its half and the whole.
     """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FSDP, str(int(kept))],
+        [sys.executable, "-W", "ignore", "-c", FSDP, str(int(again))],
         capture_output=True,
         text=True,
         check=True,
