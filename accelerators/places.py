@@ -94,7 +94,7 @@ def _limit(term: Term) -> int:
     """Bytes of device memory that the request itself names; 0 where it names none."""
     if term.memory:
         return int(quantities.value(term.memory))
-    asked = [one.quantity for one in term.capacity if one.name.rpartition("/")[2] == "memory"]
+    asked = [one.quantity for one in term.capacity if term.qualified(one.name) == term.qualified("memory")]
     return int(quantities.value(asked[0])) if asked else 0
 
 

@@ -48,6 +48,7 @@ def test_a_gpu_of_which_only_names_are_known_can_be_asked_for_and_is_not_planned
         ("whole:A100*2", 39.1, 2),
         ("mps:50%,10Gi", 10.0, 1),
         ("dra:gpu.nvidia.com{memory>=40Gi}*2", 40.0, 2),
+        ("dra:mig.nvidia.com{gpu.nvidia.com/memory>=40Gi,a.b/memory>=1Gi}", 40.0, 1),
     ],
 )
 def test_what_a_request_is_sure_to_get(request_, gib, count):
@@ -57,7 +58,17 @@ def test_what_a_request_is_sure_to_get(request_, gib, count):
 
 
 @pytest.mark.parametrize(
-    "request_", ["none", "auto", "whole", "shared", "whole:GH200", "mig:3g.48gb", "whole:L4+mig:1g.10gb"]
+    "request_",
+    [
+        "none",
+        "auto",
+        "whole",
+        "shared",
+        "whole:GH200",
+        "mig:3g.48gb",
+        "whole:L4+mig:1g.10gb",
+        "dra:a.b{gpu.nvidia.com/memory>=1Gi}",
+    ],
 )
 def test_what_is_not_known_before_it_is_granted(request_):
     assert granted(requests.parse(request_)) is None
