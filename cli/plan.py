@@ -40,7 +40,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--gpu",
             default="any",
             show_default=True,
-            help="GPUs of the catalogue, with commas between; or any.",
+            help="GPUs of the catalogue, with commas between, or any; A30:1g.6gb is one MIG profile.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
