@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from goldpath.accelerators.expressions import compiled
@@ -89,11 +90,18 @@ def _evaluate(expression: str, device: Device) -> bool | None:
     import celpy
 
     try:
-        program = celpy.Environment().program(compiled(expression), functions=_functions())
-        answer = program.evaluate({"device": celpy.json_to_cel(_plain(device))})
+        answer = _program(expression).evaluate({"device": celpy.json_to_cel(_plain(device))})
     except (celpy.CELEvalError, SpecError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     return bool(answer)
+
+
+@lru_cache(maxsize=64)
+def _program(expression: str) -> Any:
+    """Made once for all devices of a cluster."""
+    import celpy
+
+    return celpy.Environment().program(compiled(expression), functions=_functions())
 
 
 def _plain(device: Any) -> Any:

@@ -55,9 +55,9 @@ def serving_row(architecture: Architecture, shape: ServingShape, place: Place, m
     if refused := _unserved(shape, place):
         return _row(place, needed.gpu_bytes, margin, needed.largest, refused=refused)
     held = serving_memory.capacity(architecture, shape, int(place.has * (1 - margin)))
-    slower = shape.weights == "fp8" and not place.fp8
-    note = " computed in 16 bits: it has no fp8" if slower else ""
-    return _row(place, needed.gpu_bytes, margin, needed.largest, held, note=note)
+    row = _row(place, needed.gpu_bytes, margin, needed.largest, held)
+    slower = row.fits and shape.weights == "fp8" and not place.fp8
+    return row.model_copy(update={"why": "computed in 16 bits"}) if slower else row
 
 
 def _unserved(shape: ServingShape, place: Place) -> str:
@@ -70,11 +70,11 @@ def _unserved(shape: ServingShape, place: Place) -> str:
     cache = shape.kv_dtype if shape.kv_dtype == "auto" else dtype_name(shape.kv_dtype)
     if not place.bf16 and "bf16" in (shape.weights, cache):
         what = "dtype fp16" if shape.weights == "bf16" else "kv-dtype auto"
-        return f"it has no bf16: {what} would do"
+        return f"no bf16: {what} would do"
     if not place.bf16 and shape.weights == "fp8":
-        return "it cannot compute with weights in fp8: dtype fp16 or int4 would do"
+        return "no fp8 nor bf16: dtype fp16 or int4 would do"
     if not place.fp8 and cache == "fp8":
-        return "it has no fp8 for the cache: kv-dtype auto would do"
+        return "no fp8 for the cache: kv-dtype auto would do"
     return ""
 
 

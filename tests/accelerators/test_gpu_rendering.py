@@ -263,60 +263,6 @@ def test_a_shared_claim_is_the_same_in_whatever_order_it_is_asked_for(one: str, 
     assert first == second
 
 
-def test_null_in_a_manifest_is_as_if_it_were_not_there() -> None:
-    manifest = a_pod()
-    plain = a_pod()
-    del plain["spec"]["containers"][0]["resources"]
-    manifest["spec"] |= dict.fromkeys(("tolerations", "nodeSelector", "affinity", "resourceClaims"))
-    manifest["spec"]["containers"][0]["resources"] = {"limits": None, "requests": None, "claims": None}
-    for text, path in (("whole", Path.PLUGIN), ("whole", Path.DRA), ("shared", Path.SHARED)):
-        made = pod(manifest, placed(text, path, "pod"))[-1]["spec"]
-        wanted = pod(plain, placed(text, path, "pod"))[-1]["spec"]
-        assert made["tolerations"] == wanted["tolerations"]
-        for key in ("limits", "claims"):
-            assert made["containers"][0]["resources"].get(key) == wanted["containers"][0]["resources"].get(
-                key
-            )
-        for key in ("affinity", "nodeSelector", "resourceClaims"):
-            assert made[key] == wanted.get(key)
-    job = a_train_job()
-    job["spec"] |= {"trainer": None, "runtimePatches": None}
-    made = train_job(job, placed("whole", Path.PLUGIN, "trainjob"))[-1]["spec"]
-    assert made["trainer"] == {"numProcPerNode": 1, "resourcesPerNode": {"limits": {"nvidia.com/gpu": "1"}}}
-    assert len(made["runtimePatches"]) == 1
-    service = workloads.an_inference_service()
-    service["metadata"]["annotations"] = service["spec"]["predictor"]["model"]["resources"] = None
-    made = inference_service(service, placed("whole", Path.DRA, "inferenceservice"))[-1]
-    assert made["metadata"]["annotations"] == {"serving.kserve.io/deploymentMode": "Standard"}
-    llm = workloads.an_llm_service()
-    llm["spec"] |= {"template": None, "worker": None, "prefill": None}
-    made = llm_inference_service(llm, placed("whole", Path.PLUGIN, "llminferenceservice"))[-1]["spec"]
-    assert made["template"]["containers"] == [
-        {"name": "main", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
-    ]
-    assert made["worker"] is None
-
-
-def test_a_manifest_that_requests_gpus_without_a_limit_is_refused() -> None:
-    manifest = a_pod()
-    manifest["spec"]["containers"][0]["resources"]["requests"] = {"nvidia.com/gpu": "4"}
-    error = refused(lambda: pod(manifest, placed("whole", Path.PLUGIN, "pod")))
-    assert "asks for nvidia.com/gpu itself" in error.message
-
-
-@pytest.mark.parametrize("terms", [[], None])
-def test_an_affinity_without_terms_does_not_drop_the_nodes_that_the_request_needs(terms: object) -> None:
-    manifest = a_pod()
-    required = {"nodeSelectorTerms": terms}
-    manifest["spec"]["affinity"] = {
-        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}
-    }
-    placement = placed("whole:H100*2", Path.PLUGIN, "pod")
-    node_affinity = pod(manifest, placement)[-1]["spec"]["affinity"]["nodeAffinity"]
-    (term,) = node_affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert term == {"matchExpressions": list(placement.node_expressions)}
-
-
 def test_rendering_leaves_its_input_alone() -> None:
     for consumer, make in workloads.CONSUMERS.items():
         for text, path in (("mig:1g.10gb", Path.DRA), ("mig:1g.10gb", Path.MIG_SINGLE)):

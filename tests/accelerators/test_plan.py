@@ -148,7 +148,7 @@ def test_serving_is_refused_where_vllm_would_not_start():
     assert made.cheapest not in ("whole:T4", "whole:V100-16GB", "whole:V100-32GB")
     for gpu in ("T4", "V100-16GB", "V100-32GB"):
         assert not rows[f"whole:{gpu}"].fits
-        assert rows[f"whole:{gpu}"].why == "it has no bf16: dtype fp16 would do"
+        assert rows[f"whole:{gpu}"].why == "no bf16: dtype fp16 would do"
         assert rows[f"whole:{gpu}"].capacity is None
     half = plan.serve(gemma, ServingShape(context=4096, weights="fp16"), "T4")
     assert half.cheapest == "whole:T4"
@@ -255,6 +255,10 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
     served = goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "A100-80GB", "--concurrency", "8")
     assert "…" not in served.output
     assert "cheapest" in served.output
+    refused = goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "T4,A100-80GB", "--dtype", "fp8")
+    assert "…" not in refused.output
+    (row,) = [line.split() for line in refused.output.splitlines() if "whole:T4" in line]
+    assert row[4:8] == ["-", "-", "-", "no"]
     nowhere = goldpath("train", "--model", "Llama-3.1-70B", "--method", "full", "--gpu", "L4")
     assert nowhere.exit_code == 0
     assert "Fits nowhere: it needs" in nowhere.output
