@@ -156,7 +156,7 @@ def test_too_many_choices_are_unknown_rather_than_wrong(monkeypatch: pytest.Monk
 
 
 def test_many_alike_devices_are_no_many_choices() -> None:
-    """32 of 64 equal devices, of which none is left for the last term."""
+    """31 equal devices for 32 places: which of them is left out makes no difference."""
     devices = [gpu(f"gpu-{at}", "NVIDIA L4", "1Gi") for at in range(31)]
     assert ask("whole*31+whole:L4", slices=[a_slice("a", devices)]).path is None
 
