@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,9 @@ def kept(kind: str, key: str) -> str | None:
         return None
     slot = f"{root}/store/{kind}/{key}"
     try:
-        fs, path = _open(slot)
-        told = json.loads(fs.cat_file(f"{path}/{_BUILD}"))
-        return f"{slot}/{told['build']}"
-    except (FileNotFoundError, KeyError, ValueError):
+        return f"{slot}/{json.loads(read(f'{slot}/{_BUILD}') or '')['build']}"
+    except (KeyError, ValueError):
         return None
-    except Exception as failure:
-        raise explain(failure, slot) from failure
 
 
 def keep(kind: str, key: str, folder: Path) -> str:
@@ -77,12 +75,22 @@ def keep(kind: str, key: str, folder: Path) -> str:
     build = uuid.uuid4().hex
     slot = f"{storage()}/store/{kind}/{key}"
     put(folder, f"{slot}/{build}")
-    try:
-        fs, path = _open(slot)
-        fs.pipe_file(f"{path}/{_BUILD}", json.dumps({"build": build}).encode())
-    except Exception as failure:
-        raise _unwritten(failure, slot) from failure
+    write(json.dumps({"build": build}).encode(), f"{slot}/{_BUILD}")
     return f"{slot}/{build}"
+
+
+def where(path: Path) -> str:
+    """The URI in the storage of a finished folder of this pod, or of one that was brought; the reverse of `here`.
+
+    Raises:
+        InputError: the path is of neither kind.
+    """
+    for root, depth in ((state("brought"), 3), (state("store"), 2)):
+        if path.is_relative_to(root) and len(parts := path.relative_to(root).parts) >= depth:
+            build = f"{storage()}/store/{'/'.join(parts[:3])}" if depth == 3 else kept(*parts[:2])
+            if build:
+                return "/".join([build, *parts[depth:]])
+    raise InputError(f"{path} is not in the storage", "Hand over what a step of the pipeline has made.")
 
 
 def put(folder: Path, uri: str) -> None:
@@ -92,17 +100,77 @@ def put(folder: Path, uri: str) -> None:
         MachineError: the storage cannot be reached or written.
     """
     files = manifest(folder)
+    with progress("Keeping", sum((folder / name).stat().st_size for name in files), "B") as bar:
+        for name in files:
+            put_file(folder / name, f"{uri}/{name}")
+            bar.advance((folder / name).stat().st_size)
+    write("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode(), f"{uri}/{_SUMS}")
+
+
+def put_file(file: Path, uri: str) -> None:
+    """Copy one file.
+
+    Raises:
+        FileNotFoundError: there is no such file here.
+        MachineError: the storage cannot be reached or written.
+    """
+    if file.stat().st_size == 0:
+        return write(b"", uri)
+    with _writing(uri) as (fs, path):
+        fs.put_file(str(file), path)
+    return None
+
+
+def write(content: bytes, uri: str) -> None:
+    """Make one object.
+
+    Raises:
+        MachineError: the storage cannot be reached or written.
+    """
+    with _writing(uri) as (fs, path):
+        fs.pipe_file(path, content)
+
+
+def read(uri: str) -> bytes | None:
+    """The content of one object; None where there is none.
+
+    Raises:
+        MachineError: the storage cannot be reached.
+        InputError: it may not be read.
+    """
     try:
-        fs, root = _open(uri)
-        with progress("Keeping", sum((folder / name).stat().st_size for name in files), "B") as bar:
-            for name in files:
-                fs.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
-                fs.put_file(str(folder / name), f"{root}/{name}")
-                bar.advance((folder / name).stat().st_size)
-        sums = "".join(f"{digest}  {name}\n" for name, digest in files.items())
-        fs.pipe_file(f"{root}/{_SUMS}", sums.encode())
+        fs, path = _open(uri)
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError:
+        return None
     except Exception as failure:
-        raise _unwritten(failure, uri) from failure
+        raise explain(failure, uri) from failure
+
+
+def listed(uri: str) -> list[str]:
+    """Names of the objects below `uri`, relative, sorted; none where there is nothing.
+
+    Raises:
+        MachineError: the storage cannot be reached.
+        InputError: it may not be read.
+    """
+    try:
+        fs, path = _open(uri)
+        return sorted(str(name).removeprefix(f"{path}/") for name in fs.find(path))
+    except FileNotFoundError:
+        return []
+    except Exception as failure:
+        raise explain(failure, uri) from failure
+
+
+def remove(uri: str) -> None:
+    """Remove what lies at and below `uri`; nothing there is no error.
+
+    Raises:
+        MachineError: the storage cannot be reached or written.
+    """
+    with _writing(uri) as (fs, path), suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def bring(uri: str, folder: Path) -> None:
@@ -150,6 +218,18 @@ def _open(uri: str) -> tuple[Any, str]:
     fs, path = fsspec.url_to_fs(uri)
     fs.invalidate_cache()
     return fs, str(path).rstrip("/")
+
+
+@contextmanager
+def _writing(uri: str) -> Iterator[tuple[Any, str]]:
+    """The file system and path to write to, the folders of a local one made, and failures explained."""
+    try:
+        fs, path = _open(uri)
+        if "file" in fs.protocol:  # elsewhere there are no folders, and a bucket is not ours to make
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        yield fs, path
+    except Exception as failure:
+        raise _unwritten(failure, uri) from failure
 
 
 def _unwritten(failure: BaseException, uri: str) -> GoldpathError:

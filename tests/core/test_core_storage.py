@@ -147,3 +147,14 @@ def test_a_cluster_needs_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GOLDPATH_STORAGE", "/mnt/shared")
     with pytest.raises(SpecError, match="'/mnt/shared', which is no URI"):
         made([])
+
+
+def test_the_uri_of_a_folder_is_found_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = made([])
+    assert storage.where(first.path / "numbers.txt") == f"{first.uri}/numbers.txt"
+    elsewhere(monkeypatch, tmp_path / "other")
+    assert storage.where(local_path(f"{first.uri}/sub")) == f"{first.uri}/sub"
+    with pytest.raises(InputError, match=r"is not in the storage"):
+        storage.where(tmp_path / "my-frame")
