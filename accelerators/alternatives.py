@@ -100,7 +100,7 @@ def for_serving(
         changes.append(("weights in fp16", {"weights": "fp16"}))
     if shape.weights in ("bf16", "fp16", "fp32"):
         changes += [("weights in fp8", {"weights": "fp8"}), ("weights in int4", {"weights": "int4"})]
-    elif shape.weights != "int4":
+    elif shape.weights in ("fp8", "int8"):
         changes.append(("weights in int4", {"weights": "int4"}))
     if shape.kv_dtype not in ("fp8", "int8", "int4"):
         changes.append(("the cache in fp8", {"kv_dtype": "fp8"}))

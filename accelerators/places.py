@@ -80,12 +80,16 @@ def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
 def granted(request: GpuRequest) -> Place | None:
     """What a request is sure to get on each device; None where that cannot be known before it is granted.
 
-    A GPU in turns counts whole, since nothing keeps its memory apart; a limit of MPS or a capacity of DRA counts.
+    A GPU in turns counts whole, since nothing keeps its memory apart; a limit of MPS or a capacity of DRA counts. MPS
+    without a limit is a part of which the request does not say how large: the device plugin gives each replica an
+    equal one.
     """
     if len(request.terms) != 1:
         return None
     (term,) = request.terms
     limit = _limit(term)
+    if term.sharing == "mps" and not limit:
+        return None
     if term.kind == "mig":
         able = [(gpu, one) for gpu in gpus() for one in gpu.mig if one.resource_name == term.profile]
         place = _slice(term.profile, able) if able else None
@@ -150,7 +154,7 @@ def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
     return Place(
         request=f"mig:{name}",
         gpus=tuple(gpu.name for gpu, _ in rows),
-        has=min(profile.usable_bytes for _, profile in rows),
+        has=min(gpu.slice_bytes(profile) for gpu, profile in rows),
         sms=min(profile.sms for _, profile in rows),
         bf16=all(gpu.bf16 for gpu, _ in rows),
         fp8=all(gpu.fp8 for gpu, _ in rows),

@@ -164,6 +164,7 @@ def test_serving_is_refused_where_vllm_would_not_start():
     ("given", "refused", "noted"),
     [
         ({"weights": "fp8"}, {"T4", "V100-32GB"}, {"A100-40GB"}),
+        ({"weights": "mxfp4"}, {"T4", "V100-32GB"}, set()),
         ({"weights": "int4"}, set(), set()),
         ({"weights": "int4", "kv_dtype": "bfloat16"}, {"T4", "V100-32GB"}, set()),
         ({"weights": "fp16", "kv_dtype": "fp8"}, {"T4", "V100-32GB", "A100-40GB"}, set()),
