@@ -63,9 +63,9 @@ def serving_row(architecture: Architecture, shape: ServingShape, place: Place, m
 def _unserved(shape: ServingShape, place: Place) -> str:
     """What the GPU cannot compute in; empty where vLLM starts.
 
-    "Bfloat16 is only supported on GPUs with compute capability of at least 8.0" (vLLM). Weights in fp8 and
-    mxfp4 need the same: Ampere unpacks them (Marlin, vllm-project/vllm#5975; `Mxfp4Config.get_min_capability`). A cache in fp8 needs 8.9 with the attention that vLLM takes
-    by itself (vllm-project/vllm#26431, #47549).
+    "Bfloat16 is only supported on GPUs with compute capability of at least 8.0" (vLLM). Weights in fp8 and mxfp4 need
+    the same: Ampere unpacks them (Marlin, vllm-project/vllm#5975; `Mxfp4Config.get_min_capability`). A cache in fp8
+    needs 8.9 with the attention that vLLM takes by itself (vllm-project/vllm#26431, #47549).
     """
     cache = shape.kv_dtype if shape.kv_dtype == "auto" else dtype_name(shape.kv_dtype)
     if not place.bf16 and "bf16" in (shape.weights, cache):
