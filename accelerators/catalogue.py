@@ -183,11 +183,6 @@ def check_profile(gpu: str | Gpu, profile: str) -> Profile:
     raise SpecError(f"{found.name} has no profile {profile}; it has {plain}", f"Give one of these.{where}")
 
 
-def gpus_with(profile: str) -> tuple[Gpu, ...]:
-    """The GPUs that can be cut into a profile, the smallest first."""
-    return tuple(gpu for gpu in gpus() if any(profile in (p.name, p.resource_name) for p in gpu.mig))
-
-
 def _plain(name: str) -> str:
     word = "".join(letter for letter in name.lower() if letter.isalnum())
     return word.removeprefix("nvidia").removeprefix("tesla").removeprefix("geforce")

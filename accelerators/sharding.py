@@ -23,17 +23,6 @@ class States(NamedTuple):
     gathered: int
 
 
-def zero_states(parameters: int, gpus: int, stage: int) -> int:
-    """Bytes of weights, gradients and optimizer states on each of N GPUs under ZeRO.
-
-    With Adam in mixed precision a parameter takes 2 (weight) + 2 (gradient) + 12 (fp32 copy and two moments): stage 1
-    divides the 12, stage 2 the gradient too, stage 3 all (arXiv 1910.02054, figure 1).
-    """
-    parts = (2, 2, 12)
-    whole = {0: 3, 1: 2, 2: 1, 3: 0}[stage]
-    return parameters * sum(parts[:whole]) + -(-parameters * sum(parts[whole:]) // gpus)
-
-
 def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> States:
     """Weights, adapters, gradients and optimizer states of a run, on one GPU."""
     base = base_bytes(architecture, shape)

@@ -40,7 +40,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--gpu",
             default="any",
             show_default=True,
-            help="GPUs of the catalogue, with commas between; or any.",
+            help="GPUs of the catalogue, with commas between, or any; A30:1g.6gb is one MIG profile.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
@@ -194,6 +194,8 @@ def _print_rows(console: Console, made: Plan) -> None:
         if held := row.capacity:
             counts = (held.kv_tokens, held.longest_context, held.concurrent_sequences)
             sizes += [f"{count:,}" for count in counts]
+        elif made.kind == "serve":  # vLLM would not start there
+            sizes += ["-"] * 3
         mark = "[bold green]cheapest[/]" if row.request == made.cheapest else "yes" if row.fits else "no"
         table.add_row(row.request, *sizes, mark, row.why, style="" if row.fits else "dim")
     console.print(table)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from goldpath.accelerators import catalogue
+from goldpath.accelerators import catalogue, profiles
 from goldpath.accelerators.places import granted, places
 from goldpath.accelerators.requests import parse
 from goldpath.core.errors import SpecError
@@ -120,4 +120,4 @@ def test_both_spellings_of_media_extensions_are_one_profile():
     plus, dot = (catalogue.check_profile("A100-40GB", name) for name in ("1g.5gb+me", "1g.5gb.me"))
     assert plus == dot
     assert plus.resource_name == "1g.5gb.me"
-    assert [gpu.name for gpu in catalogue.gpus_with("1g.5gb.me")] == ["A100-40GB"]
+    assert profiles.gpus_with("1g.5gb.me") == ("A100-40GB",)
