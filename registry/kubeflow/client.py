@@ -158,9 +158,9 @@ def _refused(error: Any, where: str) -> tuple[GoldpathError, bool]:
             "Bind the pipeline's service account to a role of the registry (`registry-user-...`), or have its "
             "namespace added to the registry's AuthorizationPolicy.",
         ), False
-    if status == 404:
+    if status == 404 or status < 400:  # the client gives 0 to an answer that is no JSON, a login page for one
         return InputError(
-            f"what answers at {address()} is no model registry (404)", f"Check {ADDRESS}."
+            f"what answers at {address()} is no model registry ({said})", f"Check {ADDRESS}."
         ), False
     if status == 409:
         return MachineError(f"{where} has another object in the way ({said})", "Run it again."), True

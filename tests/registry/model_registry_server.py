@@ -59,6 +59,8 @@ class Registry:
     before: Callable[[str], None] = lambda _: None
     """Called before each request is answered."""
     page: int = 2
+    page_instead: tuple[bytes, str] | None = None
+    """Content and its type, whatever is asked."""
 
     def one(self, kind: str, name: str) -> dict[str, Any]:
         """The object of a name."""
@@ -184,9 +186,9 @@ def _handler(registry: Registry) -> type[BaseHTTPRequestHandler]:
                 bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
                 query = dict(parse_qsl(parts.query))
                 status, content = registry.told(said, bearer, query, body)
-            data = json.dumps(content).encode()
+            data, kind = registry.page_instead or (json.dumps(content).encode(), "application/json")
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -274,7 +274,7 @@ def test_two_pods_meet_in_one_version(server: Registry, model: Make) -> None:
     [
         (401, InputError, "does not know who we are .401.*KF_PIPELINES_SA_TOKEN_PATH"),
         (403, InputError, "does not let us in .403.*service account"),
-        (404, InputError, "is no model registry .404.*Check GOLDPATH_MODEL_REGISTRY"),
+        (404, InputError, "is no model registry .*Check GOLDPATH_MODEL_REGISTRY"),
         (400, InputError, "refuses what we wrote .400: .*a fault"),
         (409, MachineError, "another object in the way .*a fault.*Run it again"),
         (503, MachineError, "fails .503: .*a fault.*Look at its log"),
@@ -313,9 +313,13 @@ def test_a_server_that_is_away_is_named(home: Path, monkeypatch: pytest.MonkeyPa
         models.champion(NAME)
 
 
-def test_a_page_that_is_no_registry_is_named(server: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Registry, "answer", lambda *_: {"login": "here"})
-    with pytest.raises(InputError, match=r"what answers at .* is no model registry"):
+@pytest.mark.parametrize("page", [b'{"login": "here"}', b"<!doctype html><title>Sign in</title>", b"{", b""])
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+def test_a_page_that_is_no_registry_is_named(server: Registry, page: bytes, kind: str) -> None:
+    server.page_instead = page, kind
+    with pytest.raises(
+        InputError, match=r"what answers at .* is no model registry.*Check GOLDPATH_MODEL_REG"
+    ):
         models.champion(NAME)
 
 
