@@ -59,9 +59,9 @@ def settings(folder: Path) -> Any:
     from feast.repo_config import RepoConfig
 
     values = yaml.safe_load((Path(__file__).parent / "feature_store.yaml").read_text(encoding="utf-8"))
-    if path := shared.file():
-        theirs = {**shared.values(path), "offline_store": values["offline_store"]}
-        return RepoConfig(**{"provider": values["provider"], **theirs}, repo_path=path.parent)
+    if source := shared.file():
+        theirs = {**shared.values(source), "offline_store": values["offline_store"]}
+        return RepoConfig(**{"provider": values["provider"], **theirs}, repo_path=folder)
     values["registry"] = str(folder / REGISTRY)
     values["online_store"]["path"] = str(folder / ONLINE)
     return RepoConfig(**values, repo_path=folder)

@@ -1,6 +1,6 @@
 """A feature store that pods share: `GOLDPATH_FEATURE_STORE` names a `feature_store.yaml`, as Feast's users know it.
 
-In a cluster that is the file that Feast's operator keeps for clients (the ConfigMap `feast-NAME-client`): project,
+The name is a path, or a URI that every pod reads (`s3://bucket/feature_store.yaml`). In a cluster it is the file that Feast's operator keeps for clients (the ConfigMap `feast-NAME-client`): project,
 remote registry, remote online store, authentication. Ours alone is the offline store: the training frame is joined by
 DuckDB in the step itself, from the documents that the pipeline has prepared.
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from goldpath.core import storage
 from goldpath.core.errors import GoldpathError, InputError, MachineError, SpecError, from_os_error
 
 FEATURE_STORE = "GOLDPATH_FEATURE_STORE"
@@ -24,10 +25,10 @@ _DIGITS = 12
 _SCHEME = "feast"
 
 
-def file() -> Path | None:
-    """The `feature_store.yaml` of the shared store; None where everything is embedded."""
+def file() -> str:
+    """Absolute path or URI of the shared store's `feature_store.yaml`; empty where everything is embedded."""
     given = os.environ.get(FEATURE_STORE, "").strip()
-    return Path(given).expanduser().absolute() if given else None
+    return given if not given or "://" in given else str(Path(given).expanduser().absolute())
 
 
 def suffix(folder: Path) -> str:
@@ -35,28 +36,39 @@ def suffix(folder: Path) -> str:
     return f"_{folder.name[:_DIGITS]}" if file() else ""
 
 
-def values(path: Path) -> dict[str, Any]:
+def values(source: str) -> dict[str, Any]:
     """The settings in the file, environment variables put in as Feast does.
 
     Raises:
         SpecError: there is no such file, or it is none of Feast's.
+        InputError: it may not be read.
         MachineError: it cannot be read.
     """
     import yaml
 
     remedy = f"Set {FEATURE_STORE} to a feature_store.yaml with a registry and an online store."
+    content = _content(source)
+    if content is None:
+        raise SpecError(f"{FEATURE_STORE} is {source}, and there is no such file", remedy)
     try:
-        found = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise SpecError(f"{FEATURE_STORE} is {path}, and there is no such file", remedy) from None
+        found = yaml.safe_load(os.path.expandvars(content.decode("utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML ({str(error)[:120]})", remedy) from None
-    except OSError as error:
-        raise from_os_error(error, path) from error
+        raise SpecError(f"{source} is not YAML ({str(error)[:120]})", remedy) from None
     lacking = [key for key in ("project", "registry", "online_store") if not (found or {}).get(key)]
     if not isinstance(found, dict) or lacking:
-        raise SpecError(f"{path} has no {' and no '.join(lacking) or 'settings'}", remedy)
+        raise SpecError(f"{source} has no {' and no '.join(lacking) or 'settings'}", remedy)
     return found
+
+
+def _content(source: str) -> bytes | None:
+    if "://" in source:
+        return storage.read(source)
+    try:
+        return Path(source).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise from_os_error(error, source) from error
 
 
 def reference(view: str, documents: int) -> str:
@@ -75,7 +87,7 @@ def referred(online_store: str) -> tuple[str, int]:
     Raises:
         InputError: no shared store is set here.
     """
-    if file() is None:
+    if not file():
         raise InputError(
             f"{online_store} lies in a shared feature store, and {FEATURE_STORE} is not set",
             "Set it to the feature_store.yaml that build_features had.",

@@ -16,6 +16,7 @@ from goldpath.components.register_model import register_model
 from goldpath.components.report import report
 from goldpath.components.tune import tune
 from goldpath.components.warm_cache import warm_cache
+from goldpath.pipelines.kubeflow import prepare
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune, judge, register and serve a language model.")
@@ -43,7 +44,7 @@ def finetune(
         method: lora (small adapters, the default), full (all weights) or qlora (4-bit base, needs a GPU).
         max_steps: Optimizer steps of the fine-tuning.
         max_trials: Short trainings that look for hyperparameters; 0 skips the search.
-        algorithm: How they look: tpe, random, cmaes, or grid (learning rates around the default, one a trial).
+        algorithm: How they look: tpe, random, cmaes, bayesianoptimization, or grid (rates around the default).
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
         max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
         engine: What serves the model: transformers.
@@ -131,4 +132,7 @@ def finetune(
         for task in (cached, live, probed, full):
             task.set_caching_options(False)
     with dsl.Else(name="rejected-by-the-gate"):
-        report(**told).set_caching_options(False)
+        short = report(**told)
+        short.set_caching_options(False)
+    prepare(data, features, base, planned, search, training, judged, registration)
+    prepare(cached, live, probed, full, short)

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from goldpath.core import storage
 from goldpath.core.errors import DataError, InputError, MachineError, SpecError
 from goldpath.core.ports import free_port
 from goldpath.core.reuse import Reused
@@ -170,6 +171,17 @@ def test_what_the_online_store_lost_is_written_again(
     monkeypatch.setattr(online, "_is_there", lambda *_: next(answers))
     assert build(documents, "lost").result == first.result
     assert written == [len(FACTS)]
+
+
+def test_the_settings_may_lie_in_the_storage(
+    documents: Path, tmp_path: Path, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"file://{tmp_path}/shared/feature_store.yaml"
+    monkeypatch.setenv("GOLDPATH_FEATURE_STORE", uri)
+    with pytest.raises(SpecError, match=r"is file://.*feature_store\.yaml, and there is no such file"):
+        build(documents)
+    storage.write(servers.settings.read_bytes(), uri)
+    assert store.retrieve("a recipe for a loaf", 1, build(documents).result.online_store)[0].id == "bread"
 
 
 def test_data_sets_in_one_registry_do_not_mix(documents: Path, tmp_path: Path, servers: Servers) -> None:
