@@ -1,8 +1,9 @@
 """A feature store that pods share: `GOLDPATH_FEATURE_STORE` names a `feature_store.yaml`, as Feast's users know it.
 
-The name is a path, or a URI that every pod reads (`s3://bucket/feature_store.yaml`). In a cluster it is the file that Feast's operator keeps for clients (the ConfigMap `feast-NAME-client`): project,
-remote registry, remote online store, authentication. Ours alone is the offline store: the training frame is joined by
-DuckDB in the step itself, from the documents that the pipeline has prepared.
+The name is a path, or a URI that every pod reads (`s3://bucket/feature_store.yaml`). In a cluster it is the file that
+Feast's operator keeps for clients (the ConfigMap `feast-NAME-client`): project, remote registry, remote online store,
+authentication. Ours alone is the offline store: the training frame is joined by DuckDB in the step itself, from the
+documents that the pipeline has prepared.
 
 A shared registry holds many data sets, so sources, views and service carry 12 digits of what they were made from:
 `document_embedding_0f3c...`. Nothing that another run registers or writes changes what this one sees.
