@@ -1,0 +1,210 @@
+"""Digs out why something failed: conditions, events, pods, the last lines of a log. One short text, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from goldpath.core.errors import GoldpathError
+from goldpath.core.kubernetes.api import Api
+from goldpath.core.kubernetes.objects import Objects
+from goldpath.core.kubernetes.refs import Object, Ref
+
+LINES, MOST_PODS, MOST_CHARS = 5, 2, 1500
+LIMIT_S = 10
+"""Seconds for one of the requests: the reason is worth a look, not a wait."""
+_POD_LABELS = {
+    "TrainJob": ("jobset.sigs.k8s.io/jobset-name",),
+    "JobSet": ("jobset.sigs.k8s.io/jobset-name",),
+    "Job": ("batch.kubernetes.io/job-name",),
+    "PyTorchJob": ("training.kubeflow.org/job-name",),
+    "Experiment": ("katib.kubeflow.org/experiment",),
+    "Trial": ("jobset.sigs.k8s.io/jobset-name", "training.kubeflow.org/job-name"),
+    "InferenceService": ("serving.kserve.io/inferenceservice",),
+    "LLMInferenceService": ("app.kubernetes.io/name",),
+}
+"""How the pods of a kind are labelled, through all that stands between (JobSet, Job, Deployment)."""
+_MAKES = {"TrainJob": ("jobset.x-k8s.io/v1alpha2", "JobSet"), "JobSet": ("batch/v1", "Job")}
+"""Whose conditions and events tell why there are no pods (a quota, say)."""
+_GOOD = {"Ready", "Available", "Complete", "Completed", "Succeeded", "Created", "Running", "Initialized"}
+_GOOD_ENDS = ("Ready", "Available", "Succeeded", "Created", "Progressing")
+_BAD = ("Failed", "Evicted", "DeadlineExceeded", "Stalled")
+_WAITS = ("ContainerCreating", "PodInitializing")
+T = TypeVar("T")
+
+
+class Diagnosis:
+    """Looks at an object and at what was made for it."""
+
+    def __init__(self, api: Api, objects: Objects) -> None:
+        self._api, self._objects = api, objects
+
+    def why(self, ref: Ref) -> str:
+        """The reason in a few words; empty where nothing tells of one. What may not be read is left out."""
+        thing = _try(lambda: self._objects.get(ref), None)
+        if thing is None:
+            return ""
+        found = self._of(thing)
+        pods = [(pod, told) for pod in self._pods(thing) if (told := reason(pod))]
+        pods.sort(key=lambda pair: _rank(pair[1]))
+        for pod, told in pods[:MOST_PODS]:
+            found.append(f"pod {pod['metadata']['name']}: {told}{self._last_lines(pod)}")
+        if len(pods) > MOST_PODS:
+            found.append(f"and {len(pods) - MOST_PODS} more pods")
+        text = "; ".join(dict.fromkeys(found))
+        return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
+
+    def _of(self, thing: Object) -> list[str]:
+        """What conditions and events say, of the object or of what it made first."""
+        said = [*conditions(thing), *self._events(thing)]
+        if made := _MAKES.get(thing["kind"]):
+            for child in self._owned(thing, Ref(made[0], made[1], "", _namespace(thing))):
+                said += self._of(child)
+        return said
+
+    def _owned(self, thing: Object, of: Ref) -> list[Object]:
+        uid = thing["metadata"]["uid"]
+        return [c for c in _try(lambda: self._objects.list(of, {}, {}), []) if uid in _owners(c)]
+
+    def _events(self, thing: Object) -> list[str]:
+        """The last two warnings about it."""
+        of = Ref("v1", "Event", "", _namespace(thing))
+        if not of.namespace:
+            return []
+        fields = {"involvedObject.uid": thing["metadata"]["uid"]}
+        events = [
+            e for e in _try(lambda: self._objects.list(of, {}, fields), []) if e.get("type") == "Warning"
+        ]
+        events.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return [f"{e.get('reason', '')}: {_brief(e.get('message', ''))}" for e in events[-2:]]
+
+    def _pods(self, thing: Object) -> list[Object]:
+        if thing["kind"] == "Pod":
+            return [thing]
+        of, name = Ref("v1", "Pod", "", _namespace(thing)), thing["metadata"]["name"]
+        if not of.namespace:
+            return []
+        names = [name, *(_trials(thing) if thing["kind"] == "Experiment" else [])]
+        keys = _POD_LABELS.get(thing["kind"], ())
+        keys = keys if len(names) == 1 else (*keys, *_POD_LABELS["Trial"])
+        found = {
+            pod["metadata"]["uid"]: pod
+            for key in keys
+            for value in names
+            for pod in _try(lambda key=key, value=value: self._objects.list(of, {key: value}, {}), [])
+        }
+        return list(found.values()) if found else self._owned(thing, of)
+
+    def _last_lines(self, pod: Object) -> str:
+        """`; its log ends: ...` of the container that failed."""
+        failed = next((c for c in _containers(pod) if _ended(c) or _waits(c) == "CrashLoopBackOff"), None)
+        if failed is None:
+            told = (
+                self._events(pod) if not _scheduled(pod) or any(_waits(c) for c in _containers(pod)) else []
+            )
+            return f" ({'; '.join(told)})" if told else ""
+        metadata = pod["metadata"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/log"
+        query = [("container", failed["name"]), ("tailLines", str(LINES))]
+        if not (failed.get("state") or {}).get("terminated"):
+            query.append(("previous", "true"))
+        doing = f"read the log of pod {metadata['name']}"
+        text = _try(lambda: self._api.text(path, doing, query, limit_s=LIMIT_S), "")
+        lines = [line.strip() for line in text.splitlines() if line.strip()][-LINES:]
+        return f"; its log ends: {' | '.join(_brief(line, 200) for line in lines)}" if lines else ""
+
+
+def conditions(thing: Mapping[str, Any]) -> list[str]:
+    """Conditions that tell of trouble: `Failed` that is true, or `Ready` that is not and says why."""
+    found = []
+    for told in (thing.get("status") or {}).get("conditions") or []:
+        kind, state = told.get("type", ""), told.get("status", "")
+        good = kind in _GOOD or kind.endswith(_GOOD_ENDS)
+        bad = state == "False" if good else state == "True" and kind in _BAD
+        if bad and (told.get("message") or told.get("reason")):
+            found.append(f"{kind} is {state}: {_brief(told.get('message') or told['reason'])}")
+    return found
+
+
+def reason(pod: Mapping[str, Any]) -> str:
+    """Why a pod does not run, or ended; empty where all is well."""
+    status = pod.get("status") or {}
+    if status.get("reason"):  # Evicted, DeadlineExceeded, NodeLost
+        return f"{status['reason']}: {_brief(status.get('message', ''))}".rstrip(": ")
+    by_type = {c.get("type"): c for c in status.get("conditions") or []}
+    target = by_type.get("DisruptionTarget") or {}
+    if target.get("status") == "True":
+        return f"evicted ({target.get('reason', '')}): {_brief(target.get('message', ''))}"
+    if not _scheduled(pod):
+        told = by_type["PodScheduled"]
+        return f"{told.get('reason', 'not scheduled')}: {_brief(told.get('message', ''))}"
+    for container in _containers(pod):
+        name = container["name"]
+        if (waits := _waits(container)) and waits not in _WAITS:
+            message = _brief(((container["state"]["waiting"]).get("message")) or "")
+            last = _ended(container)
+            return f"{name} waits: {waits}{f' ({last})' if last else ''}{f': {message}' if message else ''}"
+        if ended := _ended(container):
+            return f"{name} {ended}"
+    return ""
+
+
+def _rank(told: str) -> int:
+    """Causes before consequences: a worker that lost its peer exits non-zero as well."""
+    first = (
+        "OOMKilled",
+        "vict",
+        "ImagePull",
+        "InvalidImageName",
+        "Unschedulable",
+        "CreateContainer",
+        "waits",
+    )
+    return next((n for n, word in enumerate(first) if word in told), len(first))
+
+
+def _ended(container: Mapping[str, Any]) -> str:
+    for state in ("state", "lastState"):
+        if (ended := (container.get(state) or {}).get("terminated")) and ended.get("exitCode"):
+            word, message = ended.get("reason") or "Error", _brief(ended.get("message") or "")
+            remedy = ", more memory is needed" if word == "OOMKilled" else ""
+            return f"ended: {word}, exit code {ended['exitCode']}{remedy}{f' ({message})' if message else ''}"
+    return ""
+
+
+def _waits(container: Mapping[str, Any]) -> str:
+    return str(((container.get("state") or {}).get("waiting") or {}).get("reason", ""))
+
+
+def _containers(pod: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _scheduled(pod: Mapping[str, Any]) -> bool:
+    told = (pod.get("status") or {}).get("conditions") or []
+    return not any(c.get("type") == "PodScheduled" and c.get("status") == "False" for c in told)
+
+
+def _trials(experiment: Mapping[str, Any]) -> list[str]:
+    return list((experiment.get("status") or {}).get("failedTrialList") or [])[:MOST_PODS]
+
+
+def _owners(thing: Mapping[str, Any]) -> set[str]:
+    return {owner["uid"] for owner in thing["metadata"].get("ownerReferences") or []}
+
+
+def _namespace(thing: Mapping[str, Any]) -> str:
+    return str(thing["metadata"].get("namespace", ""))
+
+
+def _brief(text: str, most: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _try(read: Callable[[], T], otherwise: T) -> T:
+    try:
+        return read()
+    except GoldpathError:
+        return otherwise
