@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from goldpath.accelerators import cluster as devices
+from goldpath.accelerators.placement import ClusterPaths
 from goldpath.core.errors import GoldpathError, MachineError
+from goldpath.core.kubernetes import Cluster
 
 TIMEOUT = 10
 """Seconds until a server that says nothing counts as unreachable."""
@@ -38,6 +41,20 @@ def read(kubeconfig: str = "", context: str = "") -> tuple[list[Object], list[Ob
             f"no Kubernetes cluster answers at {where} ({reason[:120]})",
             f"Check that it runs and that this machine reaches it. {_REMEDY}",
         ) from None
+
+
+def paths_of(cluster: Cluster) -> ClusterPaths:
+    """The paths of a cluster, read by a step's own connection, which tries again.
+
+    Raises:
+        GoldpathError: it cannot be reached, or refuses to be read.
+    """
+
+    def listed(api_version: str, kind: str) -> list[Object]:
+        return cluster.list(api_version, kind) if cluster.has(api_version, kind) else []
+
+    dra = "resource.k8s.io/v1"
+    return devices.paths(listed("v1", "Node"), listed(dra, "ResourceSlice"), listed(dra, "DeviceClass"))
 
 
 def _connect(kubeconfig: str, context: str) -> Any:
