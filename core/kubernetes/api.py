@@ -65,7 +65,7 @@ class Api:
 
         def read() -> str:
             response = self._send("GET", path, doing, query)
-            return self._reading(doing, lambda: response.data.decode(errors="replace"))
+            return str(self._reading(doing, lambda: response.data.decode(errors="replace")))
 
         return self.retry.run(read, self._limit(limit_s))
 

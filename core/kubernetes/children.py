@@ -33,7 +33,9 @@ class Children:
 
     def keep(self, ref: Ref) -> None:
         """It may outlive the step."""
-        self._made.pop(ref, None)
+        for known in list(self._made):
+            if ref.within(ref.namespace or known.namespace) == known:
+                del self._made[known]
 
     def __iter__(self) -> Iterator[Ref]:
         return iter(list(self._made))

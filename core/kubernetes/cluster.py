@@ -133,7 +133,7 @@ class Cluster:
         """The object as it is now; None where there is none."""
         return self._objects.get(ref)
 
-    def list(
+    def find(
         self,
         api_version: str,
         kind: str,
@@ -157,7 +157,7 @@ class Cluster:
         """
         there = self._objects.remove(ref, propagation=propagation, wait_s=wait_s, only=OURS)
         for child in self._children:
-            child.keep(self._objects.place(ref))
+            child.keep(ref)
         return there
 
     def wait(

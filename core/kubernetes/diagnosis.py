@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from goldpath.core.errors import GoldpathError
 from goldpath.core.kubernetes.api import Api
@@ -30,7 +30,6 @@ _GOOD = {"Ready", "Available", "Complete", "Completed", "Succeeded", "Created", 
 _GOOD_ENDS = ("Ready", "Available", "Succeeded", "Created", "Progressing")
 _BAD = ("Failed", "Evicted", "DeadlineExceeded", "Stalled")
 _WAITS = ("ContainerCreating", "PodInitializing")
-T = TypeVar("T")
 
 
 class Diagnosis:
@@ -41,7 +40,10 @@ class Diagnosis:
 
     def why(self, ref: Ref) -> str:
         """The reason in a few words; empty where nothing tells of one. What may not be read is left out."""
-        thing = _try(lambda: self._objects.get(ref), None)
+        try:
+            thing = self._objects.get(ref)
+        except GoldpathError:
+            return ""
         if thing is None:
             return ""
         found = self._of(thing)
@@ -62,9 +64,15 @@ class Diagnosis:
                 said += self._of(child)
         return said
 
+    def _list(self, of: Ref, labels: Mapping[str, str], fields: Mapping[str, str]) -> list[Object]:
+        try:
+            return self._objects.list(of, labels, fields, limit_s=LIMIT_S)
+        except GoldpathError:
+            return []
+
     def _owned(self, thing: Object, of: Ref) -> list[Object]:
         uid = thing["metadata"]["uid"]
-        return [c for c in _try(lambda: self._objects.list(of, {}, {}), []) if uid in _owners(c)]
+        return [child for child in self._list(of, {}, {}) if uid in _owners(child)]
 
     def _events(self, thing: Object) -> list[str]:
         """The last two warnings about it."""
@@ -72,9 +80,7 @@ class Diagnosis:
         if not of.namespace:
             return []
         fields = {"involvedObject.uid": thing["metadata"]["uid"]}
-        events = [
-            e for e in _try(lambda: self._objects.list(of, {}, fields), []) if e.get("type") == "Warning"
-        ]
+        events = [event for event in self._list(of, {}, fields) if event.get("type") == "Warning"]
         events.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
         return [f"{e.get('reason', '')}: {_brief(e.get('message', ''))}" for e in events[-2:]]
 
@@ -91,7 +97,7 @@ class Diagnosis:
             pod["metadata"]["uid"]: pod
             for key in keys
             for value in names
-            for pod in _try(lambda key=key, value=value: self._objects.list(of, {key: value}, {}), [])
+            for pod in self._list(of, {key: value}, {})
         }
         return list(found.values()) if found else self._owned(thing, of)
 
@@ -109,7 +115,10 @@ class Diagnosis:
         if not (failed.get("state") or {}).get("terminated"):
             query.append(("previous", "true"))
         doing = f"read the log of pod {metadata['name']}"
-        text = _try(lambda: self._api.text(path, doing, query, limit_s=LIMIT_S), "")
+        try:
+            text = self._api.text(path, doing, query, limit_s=LIMIT_S)
+        except GoldpathError:
+            return ""
         lines = [line.strip() for line in text.splitlines() if line.strip()][-LINES:]
         return f"; its log ends: {' | '.join(_brief(line, 200) for line in lines)}" if lines else ""
 
@@ -201,10 +210,3 @@ def _namespace(thing: Mapping[str, Any]) -> str:
 def _brief(text: str, most: int = 300) -> str:
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def _try(read: Callable[[], T], otherwise: T) -> T:
-    try:
-        return read()
-    except GoldpathError:
-        return otherwise

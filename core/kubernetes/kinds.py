@@ -91,13 +91,12 @@ class Kinds:
     def _listed(self, api_version: str) -> list[Object]:
         root = "/apis/" if "/" in api_version else "/api/"
         try:
-            return self._api.call("GET", root + api_version, f"ask for the kinds of {api_version}").get(
-                "resources", []
-            )
+            found = self._api.call("GET", root + api_version, f"ask for the kinds of {api_version}")
         except ClusterError as error:
             if error.status == 404:
                 return []
             raise
+        return list(found.get("resources") or [])
 
     def _lacking(self, api_version: str, kind: str) -> MachineError:
         group, _, version = api_version.rpartition("/")

@@ -54,10 +54,13 @@ class Objects:
                 return None
             raise
 
-    def list(self, ref: Ref, labels: Mapping[str, str], fields: Mapping[str, str]) -> list[Object]:
+    def list(
+        self, ref: Ref, labels: Mapping[str, str], fields: Mapping[str, str], limit_s: float | None = None
+    ) -> list[Object]:
         """All objects of the kind in the namespace that have those labels and fields, page by page."""
-        resource, found, token = self._kinds.of(ref), [], ""
-        ref = self.place(ref)
+        found: list[Object] = []
+        ref, token = self.place(ref), ""
+        path, doing = self._kinds.of(ref).path(ref.namespace), f"list {ref.kind}"
         chosen = [
             ("labelSelector", _selector(labels)),
             ("fieldSelector", _selector(fields)),
@@ -65,10 +68,9 @@ class Objects:
         ]
         while True:
             query = [(key, value) for key, value in [*chosen, ("continue", token)] if value]
-            page = self._api.call("GET", resource.path(ref.namespace), f"list {ref.kind}", query=query)
-            found += [
-                {"apiVersion": ref.api_version, "kind": ref.kind, **item} for item in page.get("items") or []
-            ]
+            page = self._api.call("GET", path, doing, query=query, limit_s=limit_s)
+            items = page.get("items") or []
+            found += [{"apiVersion": ref.api_version, "kind": ref.kind, **item} for item in items]
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return found

@@ -41,7 +41,8 @@ class Retry:
 
     def pause(self, tries: int, at_least: float = 0) -> float:
         """Seconds to wait before the next try, after that many."""
-        return max(at_least, self.chance() * min(self.cap_s, self.base_s * 2 ** min(tries, 16)))
+        most: float = min(self.cap_s, self.base_s * 2.0 ** min(tries, 16))
+        return max(at_least, self.chance() * most)
 
     def run(self, action: Callable[[], T], limit_s: float | None = None) -> T:
         """Do it until it raises no `Transient`.

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 BOOKMARK_S = 0.2
 """Seconds of quiet after which a watch is sent a bookmark."""
+_LIVES = {"watch-closed": 0, "watch-cut": 2}
+"""Events of a watch until it breaks."""
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_: Server
 
     def log_message(self, *args: Any) -> None:
@@ -39,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
         self.query = dict(parse_qsl(address.query))
         length = int(self.headers.get("Content-Length") or 0)
         self.body: Any = json.loads(self.rfile.read(length) or b"null")
-        watch = self.query.get("watch") == "true"
+        watch = self.query.get("watch", "").lower() == "true"
         fault = self.server_.faults.choose(self.command, watch)
         try:
             if fault in ("drop-before", "drop-after"):
@@ -50,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             _fail(fault)
             if watch:
-                self._watch(*self._place(address.path)[:2], breaks=fault == "watch-closed")
+                self._watch(*self._place(address.path)[:2], lives=_LIVES.get(fault, -1))
             else:
                 self._send(200, self._answer(address.path))
         except Refusal as refusal:
@@ -74,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
         if code == 429:
-            self.send_header("Retry-After", "0")
+            self.send_header("Retry-After", self.server_.retry_after)
         self.end_headers()
         self.wfile.write(data)
 
@@ -118,6 +121,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._review()
         if part == "log":
             return self._log(store.read(kind, namespace, name))
+        self._prune(kind)
         if self.command == "POST":
             made = store.create(kind, namespace, self.body, dry=dry)
             if not dry:
@@ -128,8 +132,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PATCH":
             return store.merge(kind, namespace, name, self.body, part=part, dry=dry)
         if self.command == "DELETE":
-            return store.delete(kind, namespace, name, self.body or {})
+            return store.delete(kind, namespace, name, {**self.query, **(self.body or {})})
         return store.read(kind, namespace, name) if name else self._list(kind, namespace)
+
+    def _prune(self, kind: Kind) -> None:
+        """Refuse, or drop, fields that this version of the kind lacks."""
+        spec = (self.body or {}).get("spec")
+        for field in sorted(spec) if isinstance(spec, dict) else []:
+            if (kind.kind, field) in self.server_.unknown:
+                if self.query.get("fieldValidation") == "Strict":
+                    raise Refusal(400, "BadRequest", f'strict decoding error: unknown field "spec.{field}"')
+                del spec[field]
 
     def _discovery(self, pieces: list[str]) -> Thing | None:
         kinds = self.server_.store.kinds
@@ -193,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
             "items": items,
         }
 
-    def _watch(self, kind: Kind, namespace: str, *, breaks: bool) -> None:
+    def _watch(self, kind: Kind, namespace: str, *, lives: int) -> None:
         store, at = self.server_.store, int(self.query.get("resourceVersion") or 0)
         with store.changed:
             if at < store.oldest:
@@ -216,11 +229,12 @@ class Handler(BaseHTTPRequestHandler):
                 break
             for _, event, key, thing in news:
                 if key[:2] == (kind.group, kind.plural) and self._chosen(kind, namespace, thing):
-                    if breaks:
+                    if lives == 0:
                         self._drop(urlsplit(self.path).path)
                         return
+                    lives -= 1
                     self._chunk({"type": event, "object": thing})
-            if not news:
+            if not news and self.query.get("allowWatchBookmarks", "").lower() == "true":
                 bookmark = {
                     "kind": kind.kind,
                     "apiVersion": kind.api_version,

@@ -26,9 +26,11 @@ class Server:
         self.store, self.faults = Store(), Faults()
         self.logs: dict[tuple[str, str], str] = {}
         self.created: list[str] = []
+        self.retry_after = "0"
         self.requests: list[tuple[str, str, int]] = []
         self.errors: list[Exception] = []
         self.denied: set[tuple[str, str]] = set()
+        self.unknown: set[tuple[str, str]] = set()
         self._controllers: dict[str, list[Callable[[Thing], Thing | None]]] = {}
         self.ends = threading.Event()
         self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
@@ -91,6 +93,10 @@ class Server:
     def deny(self, verb: str, plural: str) -> None:
         """Refuse a verb on a kind; `pods/log` for a subresource."""
         self.denied.add((verb, plural))
+
+    def lack_field(self, kind: str, field: str) -> None:
+        """Know no such field of `spec`, as an older version: refused where the client asks for that, else dropped."""
+        self.unknown.add((kind, field))
 
     def lack(self, kind: str, but: str = "") -> None:
         """Serve no such kind, or in version `but` alone."""

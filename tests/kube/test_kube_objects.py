@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from goldpath.core.errors import GoldpathError, InputError, StepError
-from goldpath.core.kubernetes import Cluster, Ref
+from goldpath.core.errors import GoldpathError, InputError, Interrupted, StepError
+from goldpath.core.kubernetes import Cluster, Ref, client
 from tests.kube import QUICK, Faults, Server
 from tests.kube.conftest import Connect
 from tests.kube.things import Thing, config_map, model_cache, pod, reference, train_job
@@ -43,6 +45,32 @@ def test_what_is_created_carries_labels_digest_and_the_pod_as_owner(
 def test_outside_a_cluster_there_is_no_owner_and_a_note(cluster: Cluster) -> None:
     assert "ownerReferences" not in cluster.create_or_adopt(train_job())["metadata"]
     assert "no pod of the cluster" in cluster.owner.note
+
+
+def test_in_a_pod_that_kfp_did_not_name_the_owner_is_found_by_the_host_name(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = server.put(pod("notebook-0"))
+    monkeypatch.setenv("HOSTNAME", "notebook-0")
+    inside = replace(client.connect(), in_cluster=True)
+    owned = Cluster(inside, run="r", step="s", retry=QUICK).create_or_adopt(config_map())
+    assert owned["metadata"]["ownerReferences"] == [reference(made)]
+    server.deny("get", "pods")
+    cluster = Cluster(inside, run="r", step="other", retry=QUICK)
+    assert "ownerReferences" not in cluster.create_or_adopt(config_map("second"))["metadata"]
+    assert "notebook-0' could not be read" in cluster.owner.note
+
+
+def test_the_pod_of_one_namespace_owns_nothing_in_another(
+    server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team-b"}})
+    in_pod(server, monkeypatch, "step")
+    job = train_job()
+    job["metadata"]["namespace"] = "team-b"
+    made = connect().create_or_adopt(job)
+    assert made["metadata"]["namespace"] == "team-b"
+    assert "ownerReferences" not in made["metadata"]
 
 
 def test_what_belongs_to_the_cluster_has_neither_namespace_nor_owner(
@@ -152,6 +180,8 @@ def test_two_who_change_the_same_object_both_succeed(server: Server, cluster: Cl
     changed = cluster.change(ref, edit)
     assert changed["data"] == {"n": "0", "theirs": "1", "ours": "1"}
     assert [code for method, _, code in server.requests if method == "PUT"] == [409, 200]
+    cluster.change(ref, edit)  # nothing to do, so nothing is sent
+    assert sum(method == "PUT" for method, *_ in server.requests) == 2
     with pytest.raises(StepError, match="does not exist"):
         cluster.change(Ref("v1", "ConfigMap", "nothing"), edit)
 
@@ -197,6 +227,21 @@ def test_only_what_goldpath_made_is_removed(server: Server, cluster: Cluster) ->
     assert server.left() == ["TrainJob/job"]
 
 
+def test_another_object_that_took_the_name_meanwhile_is_left_alone(server: Server) -> None:
+    """The answer to our deletion is lost, and somebody else makes one of that name before we try again."""
+
+    def sleep(seconds: float) -> None:
+        if not server.find("TrainJob"):
+            server.put(train_job())
+
+    cluster = Cluster.connect(run="run-1", step="fine_tune", retry=replace(QUICK, sleep=sleep))
+    thing = cluster.create_or_adopt(train_job())
+    server.faults = Faults(script=["drop-after"], only="DELETE")
+    with pytest.raises(InputError, match="not ours to remove"):
+        cluster.remove(Ref.of(thing))
+    assert server.left() == ["TrainJob/job"]
+
+
 def test_lists_are_read_page_by_page(server: Server, cluster: Cluster) -> None:
     for number in range(1203):
         server.put(
@@ -205,8 +250,8 @@ def test_lists_are_read_page_by_page(server: Server, cluster: Cluster) -> None:
                 "metadata": {"name": f"c{number}", "labels": {"odd": str(number % 2)}},
             }
         )
-    assert len(cluster.list("v1", "ConfigMap")) == 1203
-    assert len(cluster.list("v1", "ConfigMap", labels={"odd": "1"})) == 601
+    assert len(cluster.find("v1", "ConfigMap")) == 1203
+    assert len(cluster.find("v1", "ConfigMap", labels={"odd": "1"})) == 601
 
 
 def test_a_block_that_fails_removes_what_it_made_and_nothing_else(server: Server, cluster: Cluster) -> None:
@@ -223,6 +268,44 @@ def test_a_block_that_fails_removes_what_it_made_and_nothing_else(server: Server
     with cluster.children():
         cluster.create_or_adopt(train_job("stays"))
     assert "TrainJob/stays" in server.left()
+
+
+def test_a_second_sigterm_does_not_end_the_cleaning(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    def sleep(seconds: float) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    cluster = Cluster.connect(run="run-1", step="fine_tune", retry=replace(QUICK, sleep=sleep))
+
+    def fails() -> None:
+        with cluster.children():
+            cluster.create_or_adopt(train_job())
+            server.faults = Faults(script=["500"], only="DELETE")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with pytest.raises(Interrupted):
+            fails()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert server.faults.done == {"500": 1}
+    assert heard == []
+    assert server.left() == []
+
+
+def test_what_is_to_stay_is_kept(server: Server, cluster: Cluster) -> None:
+    def fails() -> None:
+        with cluster.children() as made:
+            cluster.create_or_adopt(train_job("stays"))
+            cluster.create_or_adopt(train_job("goes"))
+            made.keep(Ref.of(train_job("stays")))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert server.left() == ["TrainJob/stays"]
 
 
 def test_what_could_not_be_removed_is_named(server: Server, cluster: Cluster) -> None:

@@ -1,7 +1,9 @@
-"""Waiting: the verdict comes through closed, broken, refused and outdated watches, and never later than the deadline."""
+"""Waiting: the verdict comes through closed, broken, refused and outdated watches, and within the deadline."""
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,16 +12,26 @@ from goldpath.core.errors import MachineError, StepError
 from goldpath.core.kubernetes import Cluster, Ref, Retry
 from tests.kube import QUICK, Faults, Server
 from tests.kube.conftest import Connect
-from tests.kube.things import Thing, complete, condition, pod, train_job, trains
+from tests.kube.things import Thing, advance, complete, condition, pod, train_job
 
 JOB = Ref.of(train_job())
 
 
 def test_a_wait_ends_with_the_verdict_and_shows_each_state_once(server: Server, cluster: Cluster) -> None:
-    trains(server)
     cluster.create_or_adopt(train_job())
     seen: list[Thing] = []
-    assert cluster.wait(JOB, complete, 20, seen.append) == "done"
+
+    def show(job: Thing) -> None:
+        seen.append(job)
+        advance(server, job)
+
+    assert cluster.wait(JOB, complete, 20, show) == "done"
+    assert [job.get("status", {}).get("trainerStatus", {}).get("progressPercentage") for job in seen] == [
+        None,
+        0,
+        50,
+        100,
+    ]
     assert seen[-1]["status"]["trainerStatus"] == {"progressPercentage": 100}
     versions = [int(thing["metadata"]["resourceVersion"]) for thing in seen]
     assert versions == sorted(set(versions))
@@ -30,6 +42,7 @@ def test_a_wait_ends_with_the_verdict_and_shows_each_state_once(server: Server, 
     "faults",
     [
         ["watch-closed"] * 3,
+        ["watch-cut", "watch-closed"],
         ["drop-before"] * 2,
         ["429", "500"],
         ["gone"],
@@ -39,27 +52,31 @@ def test_a_wait_ends_with_the_verdict_and_shows_each_state_once(server: Server, 
     ids="-".join,
 )
 def test_a_wait_goes_on_after_watches_break(server: Server, cluster: Cluster, faults: list[str]) -> None:
-    """The first state makes the controller's next: what happens while no watch stands must not be lost."""
-    trains(server)
+    """Each state that was seen leads to the next: what happens while no watch stands must not be lost."""
     cluster.create_or_adopt(train_job())
-    server.faults = Faults(script=faults, only="GET")
-    assert cluster.wait(JOB, complete, 20) == "done"
+    server.faults = Faults(script=faults, only="WATCH")
+    assert cluster.wait(JOB, complete, 20, lambda job: advance(server, job)) == "done"
+    assert not server.faults.script
 
 
 def test_a_watch_resumes_from_where_it_broke_without_listing_anew(server: Server, cluster: Cluster) -> None:
     cluster.create_or_adopt(train_job())
 
+    server.faults = Faults(script=["watch-cut"], only="WATCH")
+    seen: list[int] = []
+
     def change(job: Thing) -> None:  # each state seen leads to the next, over watches that break at it
+        seen.append(int(job["metadata"]["resourceVersion"]))
         n = len(job.get("status", {}).get("conditions", []))
-        if n < 3:
-            server.faults = Faults(script=["watch-closed"] if n == 1 else [], only="GET")
+        if n < 4:
             server.edit(
                 "TrainJob", "job", lambda now: now.update(status={"conditions": [condition("C")] * (n + 1)})
             )
 
-    cluster.wait(JOB, lambda job: len(job.get("status", {}).get("conditions", [])) == 3 or None, 20, change)
+    cluster.wait(JOB, lambda job: len(job.get("status", {}).get("conditions", [])) == 4 or None, 20, change)
     lists = [path for method, path, code in server.requests if path.endswith("trainjobs") and method == "GET"]
     assert len(lists) <= 4  # a list and its watch, then watches
+    assert seen == sorted(set(seen))  # and none of what was told before
 
 
 def test_history_that_was_compacted_is_listed_anew(server: Server, cluster: Cluster) -> None:
@@ -82,9 +99,34 @@ def test_history_that_was_compacted_is_listed_anew(server: Server, cluster: Clus
 def test_who_may_not_watch_looks_now_and_then(server: Server, cluster: Cluster, denied: list[str]) -> None:
     for verb in denied:
         server.deny(verb, "trainjobs")
-    trains(server)
     cluster.create_or_adopt(train_job())
+    assert cluster.wait(JOB, complete, 20, lambda job: advance(server, job)) == "done"
+    listed = [
+        path
+        for method, path, code in server.requests
+        if method == "GET" and path.endswith("trainjobs") and code == 200
+    ]
+    assert bool(listed) == ("list" not in denied)
+    server.drop("TrainJob", "job")
+    with pytest.raises(StepError, match="removed while the step waited"):
+        cluster.wait(JOB, complete, 20)
+
+
+def test_a_watch_that_is_told_that_it_is_too_old_looks_anew(server: Server, cluster: Cluster) -> None:
+    """410 as an event of a watch that stands."""
+    cluster.create_or_adopt(train_job())
+
+    def compact() -> None:
+        path = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/team-a/trainjobs"
+        while list(server.requests).count(("GET", path, 200)) < 2:  # the list and the watch
+            time.sleep(0.01)
+        server.forget()
+        server.edit("TrainJob", "job", lambda now: now.update(status={"conditions": [condition("Complete")]}))
+
+    other = threading.Thread(target=compact)
+    other.start()
     assert cluster.wait(JOB, complete, 20) == "done"
+    other.join()
 
 
 def test_a_deadline_ends_the_wait_and_says_what_it_waited_for(server: Server, cluster: Cluster) -> None:
@@ -132,6 +174,17 @@ def test_a_server_that_stays_away_ends_the_wait_in_time(server: Server, connect:
     with pytest.raises((StepError, MachineError)):
         cluster.wait(JOB, complete, 10_000)
     assert retry.outage_s * 0.9 < now[0] < 1200
+
+
+def test_the_server_says_how_long_to_wait(server: Server) -> None:
+    pauses: list[float] = []
+    cluster = Cluster.connect(
+        run="run-1", step="fine_tune", retry=replace(QUICK, sleep=pauses.append, limit_s=60)
+    )
+    assert cluster.get(JOB) is None
+    server.retry_after, server.faults = "7", Faults(script=["429"])
+    assert cluster.get(JOB) is None
+    assert pauses == [7]
 
 
 def test_pauses_grow_with_jitter_up_to_their_cap_and_honour_retry_after() -> None:
