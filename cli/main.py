@@ -16,7 +16,7 @@ COMMANDS = {
     "ui": ("goldpath.cli.ui", "Open MLflow's page on experiments, models and pipelines."),
     "plan": ("goldpath.cli.plan", "Say what a training or an endpoint needs, and on which GPU it fits."),
     "kv-cache": ("goldpath.cli.kv_cache", "Say how many bytes a model's KV cache takes; size LMCache."),
-    "doctor": ("goldpath.cli.doctor", "Say which GPU requests a cluster can serve (--gpus)."),
+    "doctor": ("goldpath.cli.doctor", "Say whether a cluster can run the golden path, and what is missing."),
     "pipelines": ("goldpath.cli.pipelines", "List pipelines, show their forms, compile them to YAML."),
 }
 

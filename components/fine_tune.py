@@ -41,7 +41,6 @@ def fine_tune(
     from pathlib import Path
 
     from goldpath.core.steps import step
-    from goldpath.core.uris import local_path
     from goldpath.reporting.fragments import curves_html
     from goldpath.reporting.story import train_loss_note
     from goldpath.training import finetune
@@ -57,9 +56,9 @@ def fine_tune(
             gpu=gpu,
         )
         trained = finetune.fine_tune(
-            local_path(frame.uri),
+            frame.uri,
             frame.metadata["digest"],
-            local_path(base.uri),
+            base.uri,
             base.metadata["digest"],
             spec,
         )

@@ -29,7 +29,7 @@ def tune(
         result: SearchResult as JSON.
         method: lora, full or qlora.
         max_trials: How many; 0 takes the hyperparameters as they are.
-        algorithm: tpe, random, cmaes, or grid (max_trials learning rates around the default, and ranks from 6 on).
+        algorithm: tpe, random, cmaes, bayesianoptimization, or grid (rates around the default, ranks too from 6 on).
         seed: Of the search and of every trial.
         gpu: The GPU request that plan_resources chose.
         overrides: {"tune": {...}}: fields of SearchSpec; {"fine_tune": {...}}: fields of TrainSpec.
@@ -40,7 +40,6 @@ def tune(
     from pathlib import Path
 
     from goldpath.core.steps import step
-    from goldpath.core.uris import local_path
     from goldpath.reporting.charts import objective_name
     from goldpath.reporting.fragments import trials_html
     from goldpath.reporting.numbers import plural
@@ -53,9 +52,9 @@ def tune(
         )
         train = TrainSpec.from_form(method=method, seed=seed, overrides=overrides, gpu=gpu)
         found = search.tune(
-            local_path(frame.uri),
+            frame.uri,
             frame.metadata["digest"],
-            local_path(base.uri),
+            base.uri,
             base.metadata["digest"],
             asked,
             train,

@@ -43,7 +43,7 @@ def finetune(
         method: lora (small adapters, the default), full (all weights) or qlora (4-bit base, needs a GPU).
         max_steps: Optimizer steps of the fine-tuning.
         max_trials: Short trainings that look for hyperparameters; 0 skips the search.
-        algorithm: How they look: tpe, random, cmaes, or grid (learning rates around the default, one a trial).
+        algorithm: How they look: tpe, random, cmaes, bayesianoptimization, or grid (rates around the default).
         min_loss_drop: Gate: held-out loss must fall by this fraction of the base model's.
         max_pii_leak_rate: Gate: share of generated answers that may hold personal data.
         engine: What serves the model: transformers.

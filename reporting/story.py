@@ -303,7 +303,9 @@ def _steps_told(run: RunRecord, line: Timeline) -> str:
 def _search_told(search: SearchResult) -> str:
     if not search.trials:
         return "No search was asked for; the given hyperparameters were used."
-    algorithm = {"tpe": "TPE", "cmaes": "CMA-ES"}.get(search.algorithm, search.algorithm)
+    algorithm = {"tpe": "TPE", "cmaes": "CMA-ES", "bayesianoptimization": "a Gaussian process"}.get(
+        search.algorithm, search.algorithm
+    )
     told = f"{plural(len(search.trials), 'trial')} by {algorithm}"
     if search.best and known(search.best.objective):
         named = objective_name(search.objective)

@@ -35,7 +35,11 @@ Manifest = dict[str, Any]
 def problems(manifest: Manifest) -> list[str]:
     """What is wrong with a manifest; an empty list where nothing is."""
     group = manifest["apiVersion"].rpartition("/")[0]
-    if group in ("trainer.kubeflow.org", "serving.kserve.io"):
+    if (
+        manifest["kind"] == "Experiment"
+    ):  # its definition keeps unknown fields: the typed models are all there is
+        return _typed(manifest)
+    if group in ("trainer.kubeflow.org", "serving.kserve.io", "kubeflow.org"):
         return [*upstream_problems(manifest), *_typed(manifest)]
     found = [problem for version in KUBERNETES for problem in _native(manifest, version)]
     return [*found, *_typed(manifest)]
@@ -106,7 +110,14 @@ def strict(schema: Any) -> Any:
 
 def _typed(manifest: Manifest) -> list[str]:
     kind = manifest["kind"]
-    if kind in ("TrainJob", "TrainingRuntime", "Pod"):
+    if kind == "Experiment":
+        import kubeflow_katib_api.models as katib
+
+        try:
+            return _lost(manifest, katib.V1beta1Experiment.from_dict(manifest).to_dict(), kind)
+        except ValueError as error:
+            return [f"V1beta1Experiment: {error}"]
+    if kind in ("TrainJob", "TrainingRuntime", "ClusterTrainingRuntime", "Pod"):
         import kubeflow_trainer_api.models as models
 
         model = getattr(models, "IoK8sApiCoreV1Pod" if kind == "Pod" else f"TrainerV1alpha1{kind}")

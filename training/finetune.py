@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from goldpath.core import settings, storage
 from goldpath.core.digest import code_digest, digest_manifest, manifest, versions
 from goldpath.core.errors import GoldpathError, MachineError, StepError, from_os_error
 from goldpath.core.files import read_json, require_space, write_json
 from goldpath.core.modelfiles import check_model_folder, count_parameters, weight_files
 from goldpath.core.progress import Bar, progress
 from goldpath.core.reuse import Reused, reuse
+from goldpath.core.uris import local_path
 from goldpath.training import frames, modeling
 from goldpath.training.backends import local
 from goldpath.training.job import Job, heard
@@ -94,7 +96,7 @@ def _result(job: Job, figures: dict[str, Any], seconds: float) -> TrainResult:
     curve = job.rows()
     return TrainResult(
         method=job.spec.method,
-        parameters=count_parameters(job.base),
+        parameters=count_parameters(job.out / "model" if job.save_model else job.base),
         train_loss=_mean_tail([row["loss"] for row in curve]),
         eval_loss=next((row["eval_loss"] for row in reversed(curve) if "eval_loss" in row), None),
         curve=curve,
@@ -106,16 +108,16 @@ def _result(job: Job, figures: dict[str, Any], seconds: float) -> TrainResult:
 
 
 def fine_tune(
-    frame: Path, frame_digest: str, base: Path, base_digest: str, spec: TrainSpec
+    frame: str | Path, frame_digest: str, base: str | Path, base_digest: str, spec: TrainSpec
 ) -> Reused[TrainResult]:
     """Fine-tune, or hand back the model that the same data, base, spec and code made before.
 
     Checkpoints of an interrupted training stay in the slot, whatever ended it: the same call goes on from there.
 
     Args:
-        frame: folder with train.parquet and validation.parquet.
+        frame: folder or URI with train.parquet and validation.parquet.
         frame_digest: its content digest.
-        base: folder of the base model.
+        base: folder or URI of the base model.
         base_digest: its content digest.
         spec: what to do.
 
@@ -140,9 +142,31 @@ def fine_tune(
             "base_digest": base_digest,
         }
         with tracked(EXPERIMENT, "fine-tune", parameters, memory=slot / "mlflow.json") as tracker:
-            return train_once(frame, base, spec, slot, on_metrics=_logging(tracker))
+            if settings.backend() == "kubernetes":
+                return _on_cluster(frame, base, spec, slot, tracker)
+            here = local_path(str(frame)), local_path(str(base))
+            return train_once(*here, spec, slot, on_metrics=_logging(tracker))
 
     return reuse("fine-tune", inputs, TrainResult, build, keep_partial=True)
+
+
+def _on_cluster(
+    frame: str | Path, base: str | Path, spec: TrainSpec, slot: Path, tracker: Tracker
+) -> TrainResult:
+    """Train in a job of the cluster; frame and base are read there, not brought here."""
+    from goldpath.training.backends import kubernetes
+
+    began = time.monotonic()
+    figures = kubernetes.train(uri(frame), uri(base), spec, slot)
+    job = Job(spec, slot, slot, slot)
+    for row in job.rows():
+        tracker.log(row)
+    return _result(job, figures, seconds=time.monotonic() - began)
+
+
+def uri(place: str | Path) -> str:
+    """Where the pods of a cluster find what a step has made: its URI, or that of its copy in the storage."""
+    return str(place) if "://" in str(place) else storage.where(Path(place))
 
 
 def _logging(tracker: Tracker) -> OnMetrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ class Job:
     out: Path
     save_model: bool = True
     """False for a trial: figures only, no checkpoints."""
+    on_row: Callable[[dict[str, float]], None] | None = None
+    """Takes the row of each step, in the process that writes it."""
+    on_checkpoint: Callable[[Path], None] | None = None
+    """Takes the folder of each checkpoint, twice: in all processes before it is whole, then in the leader alone."""
 
     @property
     def checkpoints(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import shutil
 import sys
@@ -122,12 +123,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             with self.job.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             say("row", row)
+            if self.job.on_row is not None:
+                self.job.on_row(row)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as whole: a killed process can leave half of one."""
+        step, keep = int(state.global_step), self.job.on_checkpoint
+        folder = self.job.checkpoints / f"checkpoint-{step}"
+        if keep is not None:
+            keep(folder)
+            _any(False)  # wait for all processes: each keeps what it wrote
         if state.is_world_process_zero:
-            step = int(state.global_step)
-            write_json(self.job.checkpoints / f"checkpoint-{step}" / COMPLETE, {"step": step})
+            write_json(folder / COMPLETE, {"step": step})
+            if keep is not None:
+                keep(folder)
 
 
 def score(
@@ -234,7 +243,8 @@ def _trainer(
         save_strategy="steps" if job.save_model else "no",
         save_steps=spec.checkpoint_steps,
         save_total_limit=2,
-        report_to="none",
+        # The Trainer's controller says where progress goes: it shows in the TrainJob's status.trainerStatus.
+        report_to="kubeflow" if "KUBEFLOW_TRAINER_SERVER_URL" in os.environ else "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=cuda,

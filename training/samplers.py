@@ -5,6 +5,7 @@
 | double, int (step, log) | FloatDistribution, IntDistribution |
 | categorical, discrete | CategoricalDistribution |
 | random, tpe, cmaes | RandomSampler, TPESampler, CmaEsSampler |
+| bayesianoptimization | GPSampler |
 | grid | the points themselves, enqueued in order |
 | medianstop, hyperband | MedianPruner, HyperbandPruner |
 """
@@ -16,7 +17,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from goldpath.core.digest import digest_json
-from goldpath.training.specs import Hyperparameters, SearchParameter, SearchSpec
+from goldpath.training.specs import Hyperparameters, SearchParameter, SearchSpec, TrainSpec
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -92,6 +93,14 @@ def sampler(spec: SearchSpec, number: int) -> BaseSampler:
             return samplers.CmaEsSampler(
                 seed=seed, n_startup_trials=1, independent_sampler=samplers.RandomSampler(seed=seed)
             )
+        if spec.algorithm == "bayesianoptimization":
+            startup = max(2, min(10, spec.max_trials // 3))
+            return samplers.GPSampler(
+                seed=seed,
+                n_startup_trials=startup,
+                independent_sampler=samplers.RandomSampler(seed=seed),
+                deterministic_objective=False,
+            )
         return samplers.RandomSampler(seed=seed)
 
 
@@ -113,6 +122,17 @@ def evaluation_interval(spec: SearchSpec) -> int:
     if early.algorithm == "none":
         return spec.trial_steps
     return max(1, min(early.start_step or 1, spec.trial_steps // 4))
+
+
+def trial_spec(search: SearchSpec, train: TrainSpec) -> TrainSpec:
+    """What a trial trains, before its parameters: the training with the trial's number of steps."""
+    return train.model_copy(
+        update={
+            "max_steps": search.trial_steps,
+            "evaluate_steps": evaluation_interval(search),
+            "checkpoint_steps": search.trial_steps,
+        }
+    )
 
 
 def plain(values: dict[str, Any]) -> dict[str, Value]:

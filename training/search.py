@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from goldpath.core import settings
 from goldpath.core.digest import code_digest, versions
 from goldpath.core.errors import MachineError, SpecError, StepError
 from goldpath.core.files import write_text
 from goldpath.core.progress import Bar, emit, progress
 from goldpath.core.reuse import Reused, reuse
+from goldpath.core.uris import local_path
 from goldpath.training import finetune, samplers
 from goldpath.training.results import SearchResult, Trial
 from goldpath.training.specs import Hyperparameters, SearchSpec, TrainSpec, search_values
@@ -36,14 +38,19 @@ _COLUMNS = {"train_loss": "loss"}
 
 
 def tune(
-    frame: Path, frame_digest: str, base: Path, base_digest: str, search: SearchSpec, train: TrainSpec
+    frame: str | Path,
+    frame_digest: str,
+    base: str | Path,
+    base_digest: str,
+    search: SearchSpec,
+    train: TrainSpec,
 ) -> Reused[SearchResult]:
     """Search hyperparameters; the same search on the same data is done once.
 
     Args:
-        frame: folder of `train.parquet` and `validation.parquet`.
+        frame: folder or URI of `train.parquet` and `validation.parquet`.
         frame_digest: digest of its rows.
-        base: folder of the model to start from.
+        base: folder or URI of the model to start from.
         base_digest: digest of its files.
         search: what to vary and how.
         train: everything else about a trial; its steps are `search.trial_steps`.
@@ -57,13 +64,7 @@ def tune(
         GoldpathError: what `finetune.train_once` says about the frame and the model.
     """
     search = applicable(search, train)
-    template = train.model_copy(
-        update={
-            "max_steps": search.trial_steps,
-            "evaluate_steps": samplers.evaluation_interval(search),
-            "checkpoint_steps": search.trial_steps,
-        }
-    )
+    template = samplers.trial_spec(search, train)
     inputs = {
         "frame": frame_digest,
         "base": base_digest,
@@ -74,8 +75,14 @@ def tune(
     }
 
     def build(slot: Path) -> SearchResult:
-        trials = _Search(frame, base, search, template, slot).run() if search.max_trials else []
-        return _result(search, train, trials)
+        if search.max_trials and settings.backend() == "kubernetes":
+            from goldpath.training.backends import kubernetes
+
+            return kubernetes.search(finetune.uri(frame), finetune.uri(base), search, train)
+        if not search.max_trials:
+            return result(search, train, [])
+        here = local_path(str(frame)), local_path(str(base))
+        return result(search, train, _Search(*here, search, template, slot).run())
 
     return reuse("search", inputs, SearchResult, build, keep_partial=True)
 
@@ -98,14 +105,17 @@ def applicable(search: SearchSpec, train: TrainSpec) -> SearchSpec:
     return SearchSpec.parse({**search.model_dump(), "parameters": kept})
 
 
-def _result(search: SearchSpec, train: TrainSpec, trials: list[Trial]) -> SearchResult:
+def result(search: SearchSpec, train: TrainSpec, trials: list[Trial]) -> SearchResult:
+    """All trials, the best of them, and the hyperparameters to fine-tune with."""
     sign = 1 if search.goal == "minimize" else -1
 
     def rank(trial: Trial) -> tuple[bool, float, int]:
         assert trial.objective is not None  # noqa: S101
         return trial.status != "succeeded", sign * trial.objective, trial.number
 
-    best = min((t for t in trials if t.status != "failed"), key=rank, default=None)
+    best = min(
+        (t for t in trials if t.status != "failed" and t.objective is not None), key=rank, default=None
+    )
     given = train.model_dump(include=set(Hyperparameters.model_fields))
     return SearchResult(
         objective=search.objective,

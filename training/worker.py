@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
-from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, StepError, from_os_error
+from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, SpecError, StepError, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import die_with_parent
 from goldpath.core.uris import local_path
 from goldpath.training.job import Job
+from goldpath.training.katib import Reporter
+from goldpath.training.mirror import Mirror, is_remote
 from goldpath.training.specs import TrainSpec
 
 QUIET = {
@@ -41,38 +45,74 @@ def main(arguments: list[str] | None = None) -> int:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)  # one process needs no process group, and no wrapper around its model
-    out = local_path(asked.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="goldpath-") as scratch:
-            job = Job(
-                spec=TrainSpec.parse(read_json(local_path(asked.spec))),
-                frame=_local(asked.frame, Path(scratch) / "frame"),
-                base=_local(asked.base, Path(scratch) / "base"),
-                out=out,
-                save_model=not asked.no_model,
-            )
-            from goldpath.training.loop import train
-
-            figures = train(job)
-            if job.leader:
-                write_json(job.outcome, {"figures": figures})
-    except Exception as error:
-        shown = explained(error)
-        if isinstance(shown, StepError):
-            traceback.print_exc()
-        return _fail(shown, out)
+    with tempfile.TemporaryDirectory(prefix="goldpath-") as scratch:
+        mirror = Mirror(asked.out, Path(scratch) / "out") if is_remote(asked.out) else None
+        out = mirror.folder if mirror else local_path(asked.out)
+        try:
+            _work(asked, Path(scratch), out, mirror)
+        except Exception as error:
+            shown = explained(error)
+            if isinstance(shown, StepError):
+                traceback.print_exc()
+            return _fail(shown, out, mirror)
     return 0
+
+
+def _work(asked: argparse.Namespace, scratch: Path, out: Path, mirror: Mirror | None) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    spec = TrainSpec.parse(_values(asked.spec), _chosen(asked.set))
+    if mirror and not asked.no_model:
+        mirror.pull()
+    reporter = Reporter.of_this_pod()
+    job = Job(
+        spec=spec,
+        frame=_local(asked.frame, scratch / "frame"),
+        base=_local(asked.base, scratch / "base"),
+        out=out,
+        save_model=not asked.no_model,
+        on_row=reporter.row if reporter else None,
+        on_checkpoint=mirror.keep if mirror else None,
+    )
+    from goldpath.training.loop import train
+
+    figures = train(job)
+    if job.leader:
+        write_json(job.outcome, {"figures": figures})
+        if reporter:
+            reporter.close()
+        if mirror:
+            mirror.finish()
+
+
+def _values(uri: str) -> Any:
+    """The TrainSpec's fields, from a file or from a variable of the environment (`env:NAME`)."""
+    if not uri.startswith("env:"):
+        return read_json(local_path(uri))
+    name = uri.removeprefix("env:")
+    try:
+        return json.loads(os.environ[name])
+    except (KeyError, ValueError) as error:
+        raise SpecError(f"the variable {name} holds no TrainSpec as JSON ({error})", "Set it.") from None
+
+
+def _chosen(pairs: list[str]) -> dict[str, str]:
+    """A trial's parameters: NAME=VALUE each."""
+    if bad := [pair for pair in pairs if "=" not in pair]:
+        raise SpecError(f"--set {bad[0]} is not NAME=VALUE", "Example: --set learning_rate=0.001.")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="goldpath.training.worker", description="Fine-tune one model.")
-    parser.add_argument("--spec", required=True, help="JSON file of a TrainSpec")
+    parser.add_argument("--spec", required=True, help="JSON file of a TrainSpec, or env:NAME for a variable")
+    parser.add_argument(
+        "--set", action="append", default=[], help="NAME=VALUE: a field that wins over the spec"
+    )
     parser.add_argument(
         "--frame", required=True, help="folder or URI with train.parquet and validation.parquet"
     )
     parser.add_argument("--base", required=True, help="folder or URI of the base model")
-    parser.add_argument("--out", required=True, help="folder for checkpoints, metrics and the model")
+    parser.add_argument("--out", required=True, help="folder or URI for checkpoints, metrics and the model")
     parser.add_argument("--no-model", action="store_true", help="figures only: no checkpoints, no model")
     return parser
 
@@ -107,11 +147,13 @@ def explained(error: BaseException) -> GoldpathError:
     )
 
 
-def _fail(error: GoldpathError, out: Path) -> int:
+def _fail(error: GoldpathError, out: Path, mirror: Mirror | None = None) -> int:
     print(f"error: {error.line()}", file=sys.stderr, flush=True)  # noqa: T201
     try:
         if os.environ.get("RANK", "0") == "0" or not (out / "outcome.json").exists():
             write_json(out / "outcome.json", {"error": error.to_dict()})
+            if mirror:
+                mirror.push("outcome.json")
     except GoldpathError:  # a full disk cannot hold the reason either: the parent reads it from our output
         pass
     return EXIT_CODE

@@ -49,7 +49,7 @@ def train_job(manifest: Manifest, placement: Placement, runtime: Manifest | None
     pod_spec: Manifest = {}
     place_pod(pod_spec, placement)
     if pod_spec:
-        names = [job["name"] for job in _jobs(runtime)] if runtime else [NODE]
+        names = [job["name"] for job in training_jobs(runtime)] if runtime else [NODE]
         jobs = [
             {"name": name, "template": {"spec": {"template": {"spec": deepcopy(pod_spec)}}}} for name in names
         ]
@@ -67,7 +67,7 @@ def _one_kind(placement: Placement) -> None:
         )
 
 
-def _jobs(runtime: Manifest) -> list[Manifest]:
+def training_jobs(runtime: Manifest) -> list[Manifest]:
     """The replicated jobs whose pods train: MPI's launcher too where it is a node itself."""
     jobs: list[Manifest] = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     return [job for job in jobs if job["name"] == NODE or _trains(job)]
@@ -100,7 +100,7 @@ def _carrier(job: Manifest, placement: Placement, runtime: Manifest | None) -> M
     # The Trainer makes the container's resources anew from resourcesPerNode and drops its claims, so all of them
     # move into the runtime.
     per_node = job["spec"]["trainer"].pop("resourcesPerNode", {})
-    for found in _jobs(carrier):
+    for found in training_jobs(carrier):
         spec = found["template"]["spec"]["template"]["spec"]
         for container in [one for one in spec["containers"] if one["name"] == NODE]:
             _merge(container, per_node)

@@ -88,7 +88,7 @@ def _unfit(cluster: Cluster, spec: CacheSpec, uri: str) -> str:
 
 
 def _groups(cluster: Cluster) -> list[str]:
-    return sorted(one["metadata"]["name"] for one in cluster.list(_API, "LocalModelNodeGroup"))
+    return sorted(one["metadata"]["name"] for one in cluster.find(_API, "LocalModelNodeGroup"))
 
 
 def _bring(cluster: Cluster, spec: CacheSpec, uri: str, size: int) -> int:

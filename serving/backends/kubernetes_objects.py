@@ -128,7 +128,7 @@ def services(cluster: Cluster) -> list[Manifest]:
     found = []
     for kind, api in SERVICES.items():
         if cluster.has(api, kind):
-            found += cluster.list(api, kind, labels=OURS)
+            found += cluster.find(api, kind, labels=OURS)
     return [thing for thing in found if labels_of(thing).get(ENDPOINT) == thing["metadata"]["name"]]
 
 
@@ -139,7 +139,7 @@ def belonging(cluster: Cluster, name: str) -> list[Manifest]:
         if not cluster.has(api, kind):
             continue
         try:
-            found += cluster.list(api, kind, labels={**OURS, ENDPOINT: label_value(name)})
+            found += cluster.find(api, kind, labels={**OURS, ENDPOINT: label_value(name)})
         except ClusterError as error:
             if error.status != 403 or kind in SERVICES:  # who may not see them has made none
                 raise
@@ -169,7 +169,7 @@ def restore(cluster: Cluster, name: str, before: list[Manifest]) -> None:
 def pods(cluster: Cluster, name: str) -> list[Manifest]:
     """The pods of an InferenceService that are not on their way out; none where they may not be seen."""
     try:
-        found = cluster.list("v1", "Pod", labels={KSERVE_LABEL: name})
+        found = cluster.find("v1", "Pod", labels={KSERVE_LABEL: name})
     except ClusterError as error:
         if error.status == 403:
             return []

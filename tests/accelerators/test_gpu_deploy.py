@@ -128,7 +128,7 @@ def test_what_the_device_plugin_cannot_do_has_an_example_that_does_it() -> None:
 
 @pytest.mark.contract
 def test_each_profile_of_the_usual_gpus_has_a_class_with_the_plugins_name() -> None:
-    classes = documents(DEPLOY / "gpus" / "device-classes.yaml")
+    classes = documents(DEPLOY / "gpus" / "dra" / "device-classes.yaml")
     names = [one["spec"]["extendedResourceName"] for one in classes]
     assert len(set(names)) == len(names)
     profiles = {name.removeprefix("nvidia.com/mig-") for name in names}
@@ -144,14 +144,16 @@ def test_each_profile_of_the_usual_gpus_has_a_class_with_the_plugins_name() -> N
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", ["time-slicing", "mig", "doctor-role"])
+@pytest.mark.parametrize(
+    "name", ["gpus/device-plugin/time-slicing", "gpus/device-plugin/mig", "base/doctor-role"]
+)
 def test_what_an_administrator_applies_is_valid_upstream(name: str) -> None:
-    for item in documents(DEPLOY / "gpus" / f"{name}.yaml"):
+    for item in documents(DEPLOY / f"{name}.yaml"):
         assert not schemas.problems(item)
 
 
 def test_device_plugin_configurations_are_in_its_format() -> None:
-    (config,) = documents(DEPLOY / "gpus" / "time-slicing.yaml")
+    (config,) = documents(DEPLOY / "gpus" / "device-plugin" / "time-slicing.yaml")
     parts = {name: yaml.safe_load(text) for name, text in config["data"].items()}
     assert all(part["version"] == "v1" for part in parts.values())
     assert {part["flags"]["migStrategy"] for part in parts.values()} == {"none", "single", "mixed"}
@@ -166,7 +168,7 @@ def test_device_plugin_configurations_are_in_its_format() -> None:
 
 
 def test_mig_layouts_fit_the_gpus_that_they_are_for() -> None:
-    (config,) = documents(DEPLOY / "gpus" / "mig.yaml")
+    (config,) = documents(DEPLOY / "gpus" / "device-plugin" / "mig.yaml")
     layouts = yaml.safe_load(config["data"]["config.yaml"])
     assert layouts["version"] == "v1"
     for name, parts in layouts["mig-configs"].items():

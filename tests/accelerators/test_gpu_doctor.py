@@ -3,97 +3,32 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import yaml
 
 from goldpath.accelerators import reading
 from goldpath.core.errors import MachineError
 from tests.accelerators.clusters import CLASSES, SLICES, node
+from tests.accelerators.server import PROXIES, Api, doctor, serving, written
 
 pytestmark = pytest.mark.counted
 
 NODES, DRA = "/api/v1/nodes", "/apis/resource.k8s.io/v1/"
 
 
-class Api(BaseHTTPRequestHandler):
-    """Lists in pages of two; answers with a status where there is no list."""
-
-    lists: ClassVar[dict[str, list[dict[str, Any]]]] = {}
-    statuses: ClassVar[dict[str, int]] = {}
-    tokens: ClassVar[set[str | None]] = set()
-
-    def do_GET(self) -> None:
-        address = urlsplit(self.path)
-        self.tokens.add(self.headers.get("Authorization"))
-        status = self.statuses.get(address.path, 200 if address.path in self.lists else 404)
-        if status != 200:
-            self._send(status, {"kind": "Status", "code": status})
-            return
-        items, begin = self.lists[address.path], int(parse_qs(address.query).get("continue", ["0"])[0])
-        more = {"continue": str(begin + 2)} if begin + 2 < len(items) else {}
-        self._send(200, {"metadata": more, "items": items[begin : begin + 2]})
-
-    def _send(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "KUBERNETES_SERVICE_HOST"):
+    for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Api.lists = {
-        NODES: [node(f"n{at}", {"nvidia.com/gpu": "4"}) for at in range(5)],
-        f"{DRA}resourceslices": SLICES,
-        f"{DRA}deviceclasses": CLASSES,
-    }
-    Api.statuses, Api.tokens = {}, set()
-    yield written(tmp_path / "config", f"http://127.0.0.1:{server.server_port}")
-    server.shutdown()
-    server.server_close()
-
-
-def written(file: Path, server: str) -> Path:
-    file.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "here",
-                "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-                "clusters": [{"name": "here", "cluster": {"server": server}}],
-                "users": [{"name": "me", "user": {"token": "abc"}}],
-            }
-        )
-    )
-    return file
-
-
-def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
-    gone = {"KUBERNETES_SERVICE_HOST", "KUBECONFIG"}
-    env = {key: value for key, value in os.environ.items() if key not in gone} | environment
-    command = [sys.executable, "-m", "goldpath.cli.main", "doctor", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    with serving(tmp_path) as file:
+        Api.lists = {
+            NODES: [node(f"n{at}", {"nvidia.com/gpu": "4"}) for at in range(5)],
+            f"{DRA}resourceslices": SLICES,
+            f"{DRA}deviceclasses": CLASSES,
+        }
+        yield file
 
 
 def test_all_pages_of_all_lists_are_read_with_the_users_token(kubeconfig: Path) -> None:
@@ -167,7 +102,10 @@ def test_without_a_cluster_the_command_says_so(tmp_path: Path) -> None:
 
 
 def test_mistakes_on_the_command_line_come_before_the_cluster(tmp_path: Path) -> None:
-    assert "doctor --gpus" in doctor(HOME=str(tmp_path)).stderr
+    lost = doctor("--request", "whole", HOME=str(tmp_path))
+    assert (lost.returncode, "doctor --gpus" in lost.stderr) == (2, True)
+    mixed = doctor("--gpus", "--namespace", "team", HOME=str(tmp_path))
+    assert (mixed.returncode, "whole cluster's" in mixed.stderr) == (2, True)
     wrong = doctor("--gpus", "--request", "whole*0", HOME=str(tmp_path))
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "a count of 0" in wrong.stderr

@@ -70,7 +70,9 @@ def test_no_file_names_an_index_or_a_registry_host() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("file", ["goldpath.in", "dev.in", "lock.txt", "dev.txt", "models.txt"])
+@pytest.mark.parametrize(
+    "file", ["goldpath.in", "dev.in", "lock.txt", "launcher.txt", "dev.txt", "models.txt"]
+)
 def test_requirements_are_names_with_one_version_each(file: str) -> None:
     rows = (ROOT / "requirements" / file).read_text().splitlines()
     pins = [row for row in rows if row and not row.startswith("#")]
@@ -95,7 +97,9 @@ def test_what_is_pinned_directly_is_locked_at_the_same_version() -> None:
 
 def test_every_dependency_of_the_package_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["local"]
+    wanted = project["dependencies"] + [
+        row for rows in project["optional-dependencies"].values() for row in rows
+    ]
     names = {re.split(r"[\[<>=~! ]", row)[0].lower() for row in wanted}
     rows = (ROOT / "requirements" / "goldpath.in").read_text().splitlines()
     assert not names - {re.split(r"[\[=]", row)[0].lower() for row in rows}

@@ -10,6 +10,7 @@ from pathlib import Path
 from goldpath.core.ports import free_port
 from goldpath.core.process import run_child
 from goldpath.training.job import Job
+from goldpath.training.launch import arguments, torchrun
 from goldpath.training.worker import QUIET
 
 _CALM = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore::FutureWarning", "PYTHONUNBUFFERED": "1"}
@@ -19,19 +20,16 @@ browser) that was measured to cost three quarters of the speed."""
 
 def command(job: Job, spec: Path) -> list[str]:
     """torchrun's command line for `job`, whose spec lies in the file `spec`: one node, rendezvous on loopback."""
-    return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        *("--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(job.spec.processes)),
-        *("--rdzv-backend", "static", "--master-addr", "127.0.0.1", "--master-port", str(free_port())),
-        *("-m", "goldpath.training.worker"),
-        *("--spec", spec.absolute().as_uri()),
-        *("--frame", job.frame.absolute().as_uri()),
-        *("--base", job.base.absolute().as_uri()),
-        *("--out", job.out.absolute().as_uri()),
-        *(() if job.save_model else ("--no-model",)),
-    ]
+    place = ["--nnodes", "1", "--node-rank", "0", "--nproc-per-node", str(job.spec.processes)]
+    first = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    asked = arguments(
+        spec=spec.absolute().as_uri(),
+        frame=job.frame.absolute().as_uri(),
+        base=job.base.absolute().as_uri(),
+        out=job.out.absolute().as_uri(),
+        save_model=job.save_model,
+    )
+    return [sys.executable, *torchrun(*place, *first), *asked]
 
 
 def launch(job: Job, spec: Path, on_line: Callable[[str], None]) -> int:

@@ -1,0 +1,151 @@
+"""Looks at a cluster: what it serves, what one may do there, and what lies ready in the namespace."""
+
+from __future__ import annotations
+
+from goldpath.core.checks import needs
+from goldpath.core.checks.api import Answer, Api, Object
+from goldpath.core.checks.apis import served
+from goldpath.core.checks.permissions import YOU, Who, permissions
+from goldpath.core.checks.results import Check, State
+from goldpath.core.errors import MachineError
+
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+PART_OF = "app.kubernetes.io/part-of"
+RUN = "goldpath.io/run"
+"""The label of what a step made."""
+_TRAINING = (
+    "training runtimes",
+    "trainer.kubeflow.org/v1alpha1",
+    ("clustertrainingruntimes", "trainingruntimes"),
+    "kubectl apply -k deploy/runtimes",
+)
+_SERVING = (
+    "serving runtimes",
+    "serving.kserve.io/v1alpha1",
+    ("clusterservingruntimes", "servingruntimes"),
+)
+_SEE_ROLE = "Ask for the ClusterRole goldpath-doctor (deploy/base/doctor-role.yaml)"
+
+
+def look(api: Api, namespace: str, who: Who = YOU) -> list[Check]:
+    """All checks but those of GPUs, in the order in which a person would mend them.
+
+    Args:
+        api: the cluster.
+        namespace: where the pipelines run.
+        who: for whom permissions are asked; by default for whoever asks.
+
+    Raises:
+        MachineError: the cluster cannot be reached, or does not know who asks.
+    """
+    version = _version(api)
+    apis = served(api)
+    return [
+        version,
+        *apis.checks,
+        *namespaces(api, namespace, who.name if who.user else needs.SERVICE_ACCOUNT),
+        *permissions(api, namespace, apis.there, apis.needed, who),
+        *([runtimes(api, namespace, *_TRAINING)] if needs.TRAINER in apis.needed else []),
+        runtimes(api, namespace, *_SERVING, f"kubectl apply -n {namespace} -k deploy/serving"),
+        storage(api),
+        node_groups(api),
+    ]
+
+
+def _version(api: Api) -> Check:
+    answer = api.ask("/version")
+    if answer.status == 401:
+        raise MachineError(
+            f"the cluster at {api.where} does not know you (401 {answer.reason})", "Log in again."
+        )
+    found = answer.body.get("gitVersion", "")
+    if answer.ok and not found:
+        raise MachineError(
+            f"what answers at {api.where} is no Kubernetes API", "Check the kubeconfig's server."
+        )
+    note = f"{found} at {api.where}" if found else answer.said()
+    state = State.OK if found else State.UNKNOWN
+    return Check(name="Kubernetes", state=state, note=note)
+
+
+def namespaces(api: Api, namespace: str, account: str) -> list[Check]:
+    """The namespace, what Pod Security it enforces, and the service account in it."""
+    place = f"/api/v1/namespaces/{namespace}"
+    answer = api.ask(place)
+    found = _single(f"namespace {namespace}", answer, needs.APPLY, required=True)
+    if found.state is not State.OK:
+        return [found]
+    level = answer.body["metadata"].get("labels", {}).get(POD_SECURITY, "")
+    label = Check(
+        name=f"Pod Security of {namespace}",
+        state=State.OK if level else State.MISSING,
+        note=f"enforces {level}" if level else "enforces nothing",
+        remedy="" if level else f"kubectl label namespace {namespace} {POD_SECURITY}=restricted",
+    )
+    holder = api.ask(f"{place}/serviceaccounts/{account}")
+    return [found, label, _single(f"service account {account}", holder, needs.APPLY, required=True)]
+
+
+def _single(name: str, answer: Answer, remedy: str, required: bool) -> Check:
+    if answer.ok:
+        return Check(name=name, state=State.OK, required=required)
+    if answer.status == 404:
+        return Check(name=name, state=State.MISSING, required=required, note="not there", remedy=remedy)
+    return Check(name=name, state=State.UNKNOWN, required=required, note=answer.said(), remedy=_SEE_ROLE)
+
+
+def runtimes(api: Api, namespace: str, name: str, group: str, plurals: tuple[str, str], remedy: str) -> Check:
+    """Our runtimes of one sort, of the cluster or of the namespace; not those that a step made for itself."""
+    wide, of_cluster = api.items(f"/apis/{group}/{plurals[0]}")
+    narrow, of_namespace = api.items(f"/apis/{group}/namespaces/{namespace}/{plurals[1]}")
+    names = sorted(one["metadata"]["name"] for one in [*of_cluster, *of_namespace] if _is_ours(one))
+    refused = next((answer for answer in (wide, narrow) if not answer.ok and answer.status != 404), None)
+    return _found(name, names, refused, missing="none of goldpath's", remedy=remedy, required=True)
+
+
+def _is_ours(one: Object) -> bool:
+    labels = one["metadata"].get("labels") or {}
+    named = labels.get(PART_OF) == "goldpath" or one["metadata"]["name"].startswith("goldpath-")
+    return named and RUN not in labels
+
+
+def storage(api: Api) -> Check:
+    """Storage classes: one has to be the default where checkpoints go to a volume."""
+    answer, classes = api.items("/apis/storage.k8s.io/v1/storageclasses")
+    default = [
+        one["metadata"]["name"]
+        for one in classes
+        if (one["metadata"].get("annotations") or {}).get(DEFAULT_CLASS) == "true"
+    ]
+    names = ", ".join(sorted(one["metadata"]["name"] for one in classes))
+    return _found(
+        "default storage class",
+        default,
+        None if answer.ok else answer,
+        missing=f"none of {names} is the default" if names else "there is no storage class",
+        remedy=f"kubectl annotate storageclass NAME {DEFAULT_CLASS}=true; object storage (s3://) needs none",
+    )
+
+
+def node_groups(api: Api) -> Check:
+    """Groups of nodes that keep cached models."""
+    answer, groups = api.items("/apis/serving.kserve.io/v1alpha1/localmodelnodegroups")
+    return _found(
+        "node groups of the model cache",
+        sorted(one["metadata"]["name"] for one in groups),
+        None if answer.ok or answer.status == 404 else answer,
+        missing="no LocalModelNodeGroup",
+        remedy="Write one for your nodes: deploy/serving/node-group.yaml shows how",
+        required=needs.MODEL_CACHE.required,
+    )
+
+
+def _found(
+    name: str, names: list[str], refused: Answer | None, *, missing: str, remedy: str, required: bool = False
+) -> Check:
+    if names:
+        return Check(name=name, state=State.OK, required=required, note=", ".join(names))
+    if refused:
+        return Check(name=name, state=State.UNKNOWN, required=required, note=refused.said(), remedy=_SEE_ROLE)
+    return Check(name=name, state=State.MISSING, required=required, note=missing, remedy=remedy)

@@ -1,0 +1,135 @@
+"""What goldpath uses of a cluster, in one table: kinds, versions, and what its steps do with them.
+
+`goldpath doctor` asks for it, `deploy/base` grants it, and a test holds both and what our code renders against it:
+whoever renders a new kind adds its row here and its verbs to the Role.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+NAMESPACE = "goldpath"
+SERVICE_ACCOUNT = "goldpath-pipeline"
+"""The names that `deploy/base` has."""
+APPLY = "kubectl apply -k deploy/overlays/device-plugin (or .../dra)"
+"""What brings the namespace, the service account and its permissions."""
+
+READ = ("get", "list", "watch")
+OWN = (*READ, "create", "delete")
+"""What belongs to one step: made, watched and removed, never changed."""
+KEEP = (*OWN, "update")
+"""What outlives a run and gets a new version in place."""
+
+
+class Part(NamedTuple):
+    """One thing to install."""
+
+    name: str
+    remedy: str
+    required: bool = True
+    """Whether the golden path needs it, on the way that it takes by default."""
+
+
+class Use(NamedTuple):
+    """One kind of object, and what a step does with it."""
+
+    api: str
+    """`apiVersion`, such as ``kubeflow.org/v1beta1``."""
+    kind: str
+    plural: str
+    verbs: tuple[str, ...]
+    part: Part
+
+    @property
+    def group(self) -> str:
+        """The API group; empty for Kubernetes' oldest kinds."""
+        return self.api.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """The version that our manifests are written in."""
+        return self.api.rpartition("/")[2]
+
+
+KUBERNETES = Part("Kubernetes", "")
+TRAINER = Part(
+    "Kubeflow Trainer 2.3",
+    "kubectl apply --server-side -k 'https://github.com/kubeflow/trainer.git/manifests/overlays/manager?ref=v2.3.0'",
+)
+OPERATOR = Part(
+    "training operator 1.9",
+    "Only where the Trainer cannot be installed: "
+    "kubectl apply --server-side -k "
+    "'https://github.com/kubeflow/trainer.git/manifests/overlays/standalone?ref=v1.9.4'",
+    required=False,
+)
+KATIB = Part(
+    "Katib 0.19",
+    "kubectl apply -k 'https://github.com/kubeflow/katib.git/manifests/v1beta1/installs/katib-standalone?ref=v0.19.0'",
+)
+KSERVE = Part(
+    "KServe 0.20",
+    "helm install kserve-crd oci://ghcr.io/kserve/charts/kserve-crd --version v0.20.0, "
+    "then kserve-resources with --set kserve.controller.deploymentMode=Standard",
+)
+MODEL_CACHE = Part(
+    "KServe's model cache",
+    "helm install kserve-localmodel-crd oci://ghcr.io/kserve/charts/kserve-localmodel-crd --version v0.20.0, "
+    "then kserve-localmodel-resources",
+)
+LLM = Part(
+    "KServe's LLMInferenceService",
+    "helm install kserve-llmisvc-crd oci://ghcr.io/kserve/charts/kserve-llmisvc-crd --version v0.20.0, "
+    "then kserve-llmisvc-resources; without it models are served by InferenceServices",
+    required=False,
+)
+KEDA = Part(
+    "KEDA",
+    "helm install keda keda --repo https://kedacore.github.io/charts --namespace keda --create-namespace; "
+    "without it the number of replicas stays as it is",
+    required=False,
+)
+DRA = Part(
+    "dynamic resource allocation",
+    "Kubernetes 1.34 or later and NVIDIA's DRA driver (deploy/gpus/README.md); the device plugin needs none of it",
+    required=False,
+)
+
+NAMESPACED = (
+    Use("trainer.kubeflow.org/v1alpha1", "TrainJob", "trainjobs", OWN, TRAINER),
+    Use("trainer.kubeflow.org/v1alpha1", "TrainingRuntime", "trainingruntimes", OWN, TRAINER),
+    Use("kubeflow.org/v1", "PyTorchJob", "pytorchjobs", OWN, OPERATOR),
+    Use("kubeflow.org/v1beta1", "Experiment", "experiments", OWN, KATIB),
+    Use("kubeflow.org/v1beta1", "Trial", "trials", READ, KATIB),
+    Use(
+        "serving.kserve.io/v1alpha1",
+        "LocalModelNamespaceCache",
+        "localmodelnamespacecaches",
+        OWN,
+        MODEL_CACHE,
+    ),
+    Use("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", KEEP, KSERVE),
+    Use("serving.kserve.io/v1alpha2", "LLMInferenceService", "llminferenceservices", KEEP, LLM),
+    Use("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", KEEP, KEDA),
+    Use("resource.k8s.io/v1", "ResourceClaimTemplate", "resourceclaimtemplates", OWN, DRA),
+    # Whoever shares a claim may still use it: it is adopted, and no step removes it.
+    Use("resource.k8s.io/v1", "ResourceClaim", "resourceclaims", (*READ, "create"), DRA),
+    # What the Trainer makes of a TrainJob: a job without pods says why in these.
+    Use("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", ("list",), TRAINER),
+    Use("batch/v1", "Job", "jobs", ("list",), KUBERNETES),
+    Use("v1", "ConfigMap", "configmaps", KEEP, KUBERNETES),
+    Use("v1", "Pod", "pods", READ, KUBERNETES),
+    Use("v1", "Pod", "pods/log", ("get",), KUBERNETES),
+    Use("v1", "Event", "events", READ, KUBERNETES),
+)
+"""In the namespace of the pipelines: a Role."""
+
+CLUSTER_WIDE = (
+    Use("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "clustertrainingruntimes", READ, TRAINER),
+    Use("serving.kserve.io/v1alpha1", "LocalModelCache", "localmodelcaches", READ, MODEL_CACHE),
+    Use("serving.kserve.io/v1alpha1", "LocalModelNodeGroup", "localmodelnodegroups", READ, MODEL_CACHE),
+    Use("resource.k8s.io/v1", "DeviceClass", "deviceclasses", ("list",), DRA),
+    Use("resource.k8s.io/v1", "ResourceSlice", "resourceslices", ("list",), DRA),
+    Use("v1", "Node", "nodes", ("list",), KUBERNETES),
+)
+"""Of the whole cluster: a ClusterRole that only reads."""

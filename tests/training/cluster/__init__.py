@@ -1,0 +1,1 @@
+"""The training backend against a played cluster."""

@@ -1,0 +1,300 @@
+"""Fine-tuning and search on a cluster: the objects, what is waited for, what comes back, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from goldpath.core import storage
+from goldpath.core.errors import GoldpathError, MachineError, StepError
+from goldpath.core.kubernetes import Cluster
+from goldpath.training import finetune, search
+from goldpath.training.manifests import runtime
+from goldpath.training.specs import SearchSpec, TrainSpec
+from tests.kube import QUICK, Server
+from tests.kube.jobs import Kubelet, failed, runs_out_of_memory, searches, trains
+from tests.kube.things import condition
+from tests.models import make_frame, make_tiny_model
+
+FIGURES = {
+    "steps": 2,
+    "tokens": 100,
+    "trainable_parameters": 10,
+    "resumed_from": 0,
+    "peak_memory_bytes": 10**9,
+}
+SPEC = TrainSpec.parse(
+    {"gpu": "none", "max_steps": 2, "sequence_length": 64, "evaluate_steps": 2, "validation_rows": 4}
+)
+INPUTS = ("s3://team/frame", "frame-digest", "s3://team/base", "base-digest")
+
+
+@pytest.fixture
+def cluster(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A cluster with our runtime, and a step of a run that works on it."""
+    with Server() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+        monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
+        monkeypatch.setenv("GOLDPATH_RUN", "run-1")
+        monkeypatch.setenv("GOLDPATH_STEP", "fine_tune")
+        monkeypatch.setenv("GOLDPATH_STORAGE", f"file://{tmp_path}/shared")
+        connect = Cluster.connect
+        monkeypatch.setattr(Cluster, "connect", lambda **given: connect(retry=QUICK, **given))
+        server.put(runtime.render())
+        yield server
+
+
+def left(server: Server) -> list[str]:
+    """What a step left, the runtime aside."""
+    return [thing for thing in server.left() if not thing.startswith("ClusterTrainingRuntime/")]
+
+
+def fine_tune(spec: TrainSpec = SPEC) -> Any:
+    return finetune.fine_tune(*INPUTS, spec)
+
+
+def test_a_training_is_a_job_whose_model_comes_back(cluster: Server, tmp_path: Path) -> None:
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    done = fine_tune()
+    assert done.result.steps == 2
+    assert done.result.eval_loss == 1.9
+    assert (done.path / "model" / "model.safetensors").is_file()
+    assert done.uri.startswith(f"file://{tmp_path}/shared/store/fine-tune/")
+    (job,) = cluster.find("TrainJob")
+    assert job["metadata"]["labels"]["goldpath.io/run"] == "run-1"
+    assert job["spec"]["activeDeadlineSeconds"] == SPEC.cluster.deadline_seconds
+    words = job["spec"]["trainer"]["args"]
+    assert [words[words.index(name) + 1] for name in ("--frame", "--base")] == [
+        "s3://team/frame",
+        "s3://team/base",
+    ]
+    again = fine_tune()
+    assert again.reused
+    assert cluster.created == [f"TrainJob/{job['metadata']['name']}"]
+
+
+def test_the_error_of_the_worker_is_the_error_of_the_step(cluster: Server) -> None:
+    def control(job: dict[str, Any]) -> dict[str, Any] | None:
+        if job.get("status"):
+            return None
+        words = job["spec"]["trainer"]["args"]
+        error = MachineError("training ran out of memory", "Give a smaller batch_size.").to_dict()
+        storage.write(
+            json.dumps({"error": error}).encode(), f"{words[words.index('--out') + 1]}/outcome.json"
+        )
+        return failed()
+
+    cluster.on("TrainJob", control)
+    with pytest.raises(MachineError, match=r"^training ran out of memory.*Give a smaller batch_size"):
+        fine_tune()
+    assert left(cluster) == []
+
+
+def test_a_job_that_says_nothing_is_explained_by_its_pods(cluster: Server) -> None:
+    cluster.on("TrainJob", runs_out_of_memory(cluster))
+    with pytest.raises(StepError, match=r"TrainJob run-1-fine-tune-\w+ failed.*OOMKilled"):
+        fine_tune()
+    assert left(cluster) == []
+
+
+def test_what_an_earlier_try_left_as_failed_makes_room(cluster: Server, tmp_path: Path) -> None:
+    model = make_tiny_model(tmp_path / "trained")
+    seen: list[str] = []
+
+    def control(job: dict[str, Any]) -> dict[str, Any] | None:
+        uid = job["metadata"]["uid"]
+        if uid not in seen:
+            seen.append(uid)
+        return failed() if seen.index(uid) == 0 else trains(model, FIGURES)(job)
+
+    cluster.on("TrainJob", control)
+    with pytest.raises(StepError):
+        fine_tune()
+    assert fine_tune().result.steps == 2
+    assert len(seen) == 2
+
+
+STEP = """
+from goldpath.training import finetune
+from goldpath.training.specs import TrainSpec
+import sys
+print(finetune.fine_tune(*sys.argv[1:5], TrainSpec.model_validate_json(sys.argv[5])).result.steps)
+"""
+
+
+def step() -> subprocess.Popen[str]:
+    asked = [sys.executable, "-c", STEP, *INPUTS, SPEC.model_dump_json()]
+    return subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until_there(server: Server) -> dict[str, Any]:
+    for _ in range(3000):
+        if found := server.find("TrainJob"):
+            return dict(found[0])
+        time.sleep(0.01)
+    raise AssertionError("no job was created")
+
+
+def test_a_killed_step_is_tried_again_and_adopts_its_job(cluster: Server, tmp_path: Path) -> None:
+    killed = step()
+    job = until_there(cluster)
+    killed.kill()
+    killed.communicate()
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    cluster.edit(
+        "TrainJob", job["metadata"]["name"], lambda thing: thing["metadata"].update(annotations={"seen": "1"})
+    )
+    again = step()
+    said, _ = again.communicate(timeout=120)
+    assert said.strip() == "2"
+    assert [one["metadata"]["uid"] for one in cluster.find("TrainJob")] == [job["metadata"]["uid"]]
+    assert len(cluster.created) == 1
+
+
+def test_a_step_that_was_killed_after_its_job_had_ended_does_not_train_again(
+    cluster: Server, tmp_path: Path
+) -> None:
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    first = fine_tune()
+    shutil.rmtree(tmp_path / "home")
+    shutil.rmtree(tmp_path / "shared" / "store")
+    (job,) = cluster.find("TrainJob")
+    cluster.drop("TrainJob", job["metadata"]["name"])
+    again = fine_tune()
+    assert again.result.model_digest == first.result.model_digest
+    assert len(cluster.created) == 1
+
+
+def test_a_cancelled_step_leaves_no_object(cluster: Server) -> None:
+    cancelled = step()
+    until_there(cluster)
+    os.kill(cancelled.pid, signal.SIGTERM)
+    cancelled.communicate(timeout=120)
+    assert cancelled.returncode != 0
+    assert left(cluster) == []
+
+
+def test_a_cluster_without_our_runtime_says_how_to_get_it(cluster: Server) -> None:
+    cluster.drop("ClusterTrainingRuntime", "goldpath-torch")
+    with pytest.raises(MachineError, match=r"no ClusterTrainingRuntime 'goldpath-torch'.*kubectl apply -k"):
+        fine_tune()
+    assert cluster.created == []
+
+
+def test_a_cluster_with_the_old_operator_trains_by_a_pytorchjob(cluster: Server, tmp_path: Path) -> None:
+    cluster.lack("TrainJob")
+    model = make_tiny_model(tmp_path / "trained")
+
+    def control(job: dict[str, Any]) -> dict[str, Any] | None:
+        container = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+        as_trainer = {**job, "spec": {"trainer": {"args": container["args"]}}}
+        status = trains(model, FIGURES)(as_trainer)
+        if status and "conditions" in status:
+            status["conditions"] = [condition("Succeeded", reason="PyTorchJobSucceeded")]
+        return status
+
+    cluster.on("PyTorchJob", control)
+    assert fine_tune().result.steps == 2
+    assert [name.split("/")[0] for name in cluster.created] == ["PyTorchJob"]
+
+
+def test_a_cluster_with_neither_says_what_to_install(cluster: Server) -> None:
+    cluster.lack("TrainJob")
+    cluster.lack("PyTorchJob")
+    with pytest.raises(GoldpathError, match=r"Kubeflow Trainer"):
+        fine_tune()
+
+
+def test_a_search_is_an_experiment_whose_trials_come_back(cluster: Server) -> None:
+    cluster.on("Experiment", searches(cluster, [2.5, None, 2.1]))
+    asked = SearchSpec.parse({"max_trials": 3})
+    found = search.tune(*INPUTS, asked, SPEC).result
+    assert [trial.status for trial in found.trials] == ["succeeded", "failed", "succeeded"]
+    assert found.best is not None
+    assert found.best.objective == 2.1
+    assert isinstance(found.hyperparameters["lora_rank"], int)
+    assert found.hyperparameters["learning_rate"] == found.best.parameters["learning_rate"]
+    assert "OOMKilled" in found.trials[1].error
+    assert found.trials[0].seconds == 90
+    (made,) = cluster.find("Experiment")
+    assert made["spec"]["trialTemplate"]["retain"] is False
+
+
+def test_a_search_without_a_figure_fails_with_the_reason_of_a_trial(cluster: Server) -> None:
+    cluster.on("Experiment", searches(cluster, [None, None]))
+    with pytest.raises(StepError, match="OOMKilled"):
+        search.tune(*INPUTS, SearchSpec.parse({"max_trials": 2}), SPEC)
+    assert left(cluster) == []
+
+
+def test_no_search_needs_no_experiment(cluster: Server) -> None:
+    found = search.tune(*INPUTS, SearchSpec.parse({"max_trials": 0}), SPEC).result
+    assert found.hyperparameters["learning_rate"] == SPEC.learning_rate
+    assert cluster.created == []
+
+
+def test_the_job_trains_bit_for_bit_what_this_machine_trains(
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's pod is a real process that reads and writes a bucket over its protocol."""
+    from moto.server import ThreadedMotoServer
+
+    bucket = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    bucket.start()
+    try:
+        host, port = bucket.get_host_and_port()
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "x",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "GOLDPATH_STORAGE": "s3://pods/goldpath",
+        }.items():
+            monkeypatch.setenv(name, value)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        fsspec.filesystem("s3").mkdir("pods")
+        frame, base = make_frame(tmp_path / "frame", rows=20), make_tiny_model(tmp_path / "base")
+        storage.put(frame, "s3://pods/goldpath/in/frame")
+        storage.put(base, "s3://pods/goldpath/in/base")
+        kubelet = Kubelet(cluster, tmp_path / "pod")
+        cluster.on("TrainJob", kubelet)
+        inputs = ("s3://pods/goldpath/in/frame", "frame", "s3://pods/goldpath/in/base", "base")
+        done = finetune.fine_tune(*inputs, SPEC)
+        monkeypatch.setenv("GOLDPATH_BACKEND", "local")
+        here = finetune.train_once(frame, base, SPEC, tmp_path / "here")
+    finally:
+        bucket.stop()
+    assert done.result.model_digest == here.model_digest, kubelet.outputs
+    assert [row["loss"] for row in done.result.curve] == [row["loss"] for row in here.curve]
+    assert done.result.parameters == here.parameters
+
+
+def test_the_namespace_and_gpu_of_the_request_are_rendered(
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu-1", "labels": {}}}
+    node["status"] = {
+        "allocatable": {"nvidia.com/mig-1g.10gb": "2"},
+        "capacity": {"nvidia.com/mig-1g.10gb": "2"},
+    }
+    cluster.put(node)
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    fine_tune(SPEC.model_copy(update={"gpu": "mig:1g.10gb"}))
+    (job,) = cluster.find("TrainJob")
+    assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/mig-1g.10gb"] == "1"
+
+
+def test_a_request_that_the_cluster_cannot_serve_is_refused_before_anything_is_made(cluster: Server) -> None:
+    with pytest.raises(GoldpathError, match=r"cannot serve the GPU request whole:H100"):
+        fine_tune(SPEC.model_copy(update={"gpu": "whole:H100"}))
+    assert cluster.created == []

@@ -1,0 +1,341 @@
+"""What is asked of a training shows in its manifest, and what cannot work is refused in words."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from goldpath.core.errors import SpecError
+from goldpath.training import launch, worker
+from goldpath.training.cluster import MOUNT, ClusterSpec, TrainJobSpec, Uris
+from goldpath.training.manifests import experiment, pytorchjob, runtime, sharding, trainjob
+from goldpath.training.manifests.typed import check_experiment, check_train_job
+from goldpath.training.specs import SearchSpec, TrainSpec
+from tests.training.manifests import samples
+from tests.training.manifests.samples import (
+    NAME,
+    URIS,
+    Manifest,
+    a_generic_job,
+    a_pytorch_job,
+    a_train_job,
+    an_experiment,
+    cluster,
+    placement,
+    pods,
+)
+
+
+def environment(objects: list[Manifest]) -> dict[str, str]:
+    (spec, *_) = pods(objects)
+    return {one["name"]: one.get("value", "") for one in spec["containers"][0]["env"]}
+
+
+def test_the_pods_arguments_are_what_the_worker_reads() -> None:
+    asked = worker._parser().parse_args(a_train_job()[-1]["spec"]["trainer"]["args"])
+    assert (asked.frame, asked.base) == (URIS.frame, URIS.base)
+    assert asked.out == "s3://models/goldpath/tuning"
+    assert not asked.no_model
+    assert asked.spec == f"env:{launch.SPEC_VARIABLE}"
+    assert json.loads(environment(a_train_job())[launch.SPEC_VARIABLE]) == TrainSpec().model_dump(mode="json")
+
+
+def test_a_dollar_sign_reaches_the_process_as_it_is() -> None:
+    made = a_generic_job(env={"TEXT": "$(HOME) costs $5"})
+    assert environment(made)["TEXT"] == "$$(HOME) costs $$5"
+
+
+def test_a_claim_is_mounted_and_holds_the_outputs() -> None:
+    made = a_train_job(storage="", claim="models", service_account="trainer")
+    (spec,) = pods(made)
+    volume = next(one for one in spec["volumes"] if "persistentVolumeClaim" in one)
+    assert volume["persistentVolumeClaim"] == {"claimName": "models"}
+    mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
+    assert mounts[volume["name"]] == MOUNT
+    assert f"file://{MOUNT}/tuning" in spec["containers"][0]["args"]
+    assert spec["serviceAccountName"] == "trainer"
+    assert (
+        a_pytorch_job(storage="", claim="models")[-1]["spec"]["pytorchReplicaSpecs"]["Master"]["template"][
+            "spec"
+        ]["volumes"][-1]
+        == volume
+    )
+
+
+def test_nodes_processes_and_the_deadline_are_the_jobs() -> None:
+    spec = TrainSpec.parse({"processes": 2})
+    where = cluster(nodes=3, deadline_seconds=600, cpu="8", memory="64Gi")
+    made = trainjob.render(NAME, spec, where, URIS, placement())[-1]["spec"]
+    assert (made["activeDeadlineSeconds"], made["trainer"]["numNodes"]) == (600, 3)
+    assert made["trainer"]["numProcPerNode"] == 2
+    assert made["trainer"]["resourcesPerNode"]["limits"] == {"cpu": "8", "memory": "64Gi"}
+    old = pytorchjob.render(NAME, spec, where, URIS, placement())[-1]["spec"]
+    assert old["nprocPerNode"] == "2"
+    assert {role: one["replicas"] for role, one in old["pytorchReplicaSpecs"].items()} == {
+        "Master": 1,
+        "Worker": 2,
+    }
+    assert old["runPolicy"]["activeDeadlineSeconds"] == 600
+
+
+@pytest.mark.parametrize("gpu", ["none", "mig:2g.20gb"])
+def test_restarts_that_the_runtime_has_not_are_carried_by_one_of_the_jobs_own(gpu: str) -> None:
+    made = a_train_job(gpu, retries=5)
+    reference = made[-1]["spec"]["runtimeRef"]
+    runtimes = [one for one in made if one["kind"] == "TrainingRuntime"]
+    assert [one["metadata"]["name"] for one in runtimes] == [reference["name"]]
+    assert reference["kind"] == "TrainingRuntime"
+    policy = runtimes[0]["spec"]["template"]["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] == 5
+    assert policy["rules"][0]["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert [one["kind"] for one in a_train_job(retries=runtime.RETRIES)] == ["TrainJob"]
+    assert a_pytorch_job(gpu, retries=5)[-1]["spec"]["runPolicy"]["backoffLimit"] == 5
+
+
+def test_an_eviction_starts_all_nodes_again_without_counting() -> None:
+    template = runtime.render()["spec"]["template"]["spec"]
+    job = template["replicatedJobs"][0]["template"]["spec"]
+    assert job["podFailurePolicy"]["rules"] == [
+        {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    ]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # what a podFailurePolicy asks for
+    assert template["failurePolicy"]["rules"][0]["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert template["failurePolicy"]["restartStrategy"] == "BlockingRecreate"
+
+
+def test_generic_jobs_carry_what_was_asked_and_nothing_else() -> None:
+    made = a_generic_job(env={"A": "1"}, processes=4, sharding="zero3")[-1]["spec"]
+    assert made["trainer"]["command"] == ["python"]
+    assert made["trainer"]["args"] == ["train.py"]
+    assert made["trainer"]["numProcPerNode"] == 4
+    assert {one["name"]: one["value"] for one in made["trainer"]["env"]} == {
+        **sharding.environment("zero3"),
+        "A": "1",
+    }
+    plain = TrainJobSpec.parse({"runtime": "xgboost-distributed", "restricted": False})
+    trainer = trainjob.generic(NAME, plain, placement())[-1]["spec"]
+    assert "runtimePatches" not in trainer
+    assert set(trainer["trainer"]) == {"numNodes", "resourcesPerNode"}
+
+
+def test_both_replicated_jobs_of_an_mpi_runtime_are_patched() -> None:
+    spec = TrainJobSpec.parse({"runtime": "goldpath-mpi", "image": samples.IMAGE, "command": ["mpirun"]})
+    carrier = runtime.deployed()["mpi.yaml"]
+    made = trainjob.generic(NAME, spec, placement(), carried_by=carrier)
+    patched = made[-1]["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]
+    assert [one["name"] for one in patched["replicatedJobs"]] == ["node", "launcher"]
+
+
+@pytest.mark.parametrize("kind", ["fsdp", "zero3"])
+def test_accelerate_reads_what_is_set_for_sharding(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate import accelerator
+    from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+
+    for name, value in sharding.environment(kind).items():
+        monkeypatch.setenv(name, value)
+    if kind == "fsdp":
+        plugin = FullyShardedDataParallelPlugin()
+        assert plugin.fsdp_version == 2
+        assert plugin.reshard_after_forward is True
+        assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    else:
+        # DeepSpeed itself needs a GPU; accelerate's reader of its variables does not.
+        read = inspect.getsource(DeepSpeedPlugin) + inspect.getsource(accelerator)
+        assert [name for name in sharding.environment(kind) if name not in read] == []
+    assert sharding.environment("none") == {}
+
+
+BAD_CLUSTERS: list[tuple[dict[str, Any], str]] = [
+    ({"nodes": 0}, "nodes is 0"),
+    ({"memory": "16 GB"}, "memory"),
+    ({"storage": "/data"}, "s3://bucket/goldpath"),
+    ({"storage": "file:///data"}, "every pod"),
+    ({"storage": "s3://b/$(id)"}, "storage"),
+    ({"storage": "s3://b", "claim": "models"}, "one of them"),
+    ({"claim": "My_Claim"}, "lower-case letters"),
+    ({"image": "Trainer: latest"}, "repository:tag"),
+    ({"deadline_seconds": 1}, "deadline_seconds"),
+    ({"sharding": "ddp"}, "sharding"),
+    ({"gpus": 2}, "gpus is not a field of ClusterSpec"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), BAD_CLUSTERS)
+def test_a_wrong_place_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said.replace("$", r"\$")):
+        ClusterSpec.parse(values)
+
+
+def test_a_uri_that_a_shell_would_read_is_refused() -> None:
+    with pytest.raises(SpecError, match="frame"):
+        Uris.parse({"frame": "s3://data/my frame", "base": "s3://b"})
+    with pytest.raises(SpecError, match="the Trainer sets PET_NNODES itself"):
+        TrainJobSpec.parse({"env": {"PET_NNODES": "3"}})
+
+
+@pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
+def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
+    def refused(
+        said: str, name: str = NAME, spec: dict[str, Any] | None = None, gpu: str = "none", **values: Any
+    ) -> None:
+        with pytest.raises(SpecError, match=said):
+            render(name, TrainSpec.parse(spec or {}), cluster(**values), URIS, placement(gpu))
+
+    refused("no place for checkpoints", storage="")
+    refused("processes is 1 and the GPU request whole\\*2 gives each node 2", gpu="whole*2")
+    refused("at most 48", name="n" * 49)
+    refused("at most 46", name="n" * 47, nodes=128)
+    refused("with a letter first", name="1st")
+    refused("whole copy of the model", sharding="fsdp")
+
+
+def test_retries_need_the_runtime_that_carries_them() -> None:
+    with pytest.raises(SpecError, match="the runtime torch-distributed is not at hand"):
+        a_train_job(runtime="torch-distributed", retries=1)
+    assert a_train_job(runtime="torch-distributed")[-1]["spec"]["runtimeRef"]["name"] == "torch-distributed"
+
+
+def spec_of(**values: Any) -> Manifest:
+    made: Manifest = an_experiment(**values)[-1]["spec"]
+    return made
+
+
+def test_the_search_is_in_katibs_terms() -> None:
+    parameters = [
+        {"name": "learning_rate", "type": "double", "min": 1e-5, "max": 1e-2, "log": True},
+        {"name": "lora_rank", "type": "int", "min": 8, "max": 64, "step": 8},
+        {"name": "schedule", "type": "categorical", "list": ["linear", "cosine"]},
+        {"name": "batch_size", "type": "discrete", "list": [2, 4]},
+    ]
+    made = spec_of(parameters=parameters, max_trials=9, parallel_trials=20, seed=3)
+    assert [(one["parameterType"], one["feasibleSpace"]) for one in made["parameters"]] == [
+        ("double", {"min": "1e-05", "max": "0.01", "distribution": "logUniform"}),
+        ("int", {"min": "8", "max": "64", "step": "8"}),
+        ("categorical", {"list": ["linear", "cosine"]}),
+        ("discrete", {"list": ["2", "4"]}),
+    ]
+    assert made["algorithm"]["algorithmSettings"] == [{"name": "random_state", "value": "3"}]
+    assert (made["maxTrialCount"], made["parallelTrialCount"], made["maxFailedTrialCount"]) == (9, 9, 3)
+    assert made["trialTemplate"]["retain"] is False
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "cmaes", "bayesianoptimization", "grid"])
+def test_algorithms_have_katibs_names(algorithm: str) -> None:
+    made = spec_of(algorithm=algorithm, max_trials=50)
+    assert made["algorithm"]["algorithmName"] == algorithm
+
+
+def test_a_grid_has_as_many_trials_as_points() -> None:
+    values = [{"name": "learning_rate", "type": "discrete", "list": [1e-3, 2e-3]}]
+    assert spec_of(algorithm="grid", max_trials=50, parameters=values)["maxTrialCount"] == 2
+
+
+def test_hyperband_hands_out_optimizer_steps() -> None:
+    early = {"algorithm": "hyperband", "start_step": 2}
+    made = spec_of(algorithm="random", max_trials=30, parallel_trials=9, trial_steps=9, early_stopping=early)
+    settings = {one["name"]: one["value"] for one in made["algorithm"]["algorithmSettings"]}
+    assert made["algorithm"]["algorithmName"] == "hyperband"
+    assert settings == {"r_l": "9", "eta": "3", "resource_name": "max_steps"}
+    assert made["parameters"][-1]["feasibleSpace"] == {"min": "2", "max": "9"}
+    assert (
+        "max_steps=${trialParameters.max_steps}"
+        in made["trialTemplate"]["trialSpec"]["spec"]["trainer"]["args"]
+    )
+    assert "earlyStopping" not in made
+
+
+def test_measures_are_pushed_unless_a_sidecar_has_to_stop_trials() -> None:
+    plain = spec_of()
+    assert plain["metricsCollectorSpec"] == {"collector": {"kind": "Push"}}
+    assert environment(an_experiment())[launch.KATIB_VARIABLE] == "katib-db-manager.kubeflow:6789"
+    early = {"algorithm": "medianstop", "min_trials": 2, "start_step": 4}
+    asked: dict[str, Any] = {"trial_steps": 12, "early_stopping": early}
+    stopped = spec_of(**asked)
+    assert stopped["metricsCollectorSpec"] == {"collector": {"kind": "StdOut"}}
+    assert launch.KATIB_VARIABLE not in environment(an_experiment(**asked))
+    assert stopped["earlyStopping"] == {
+        "algorithmName": "medianstop",
+        # Every third step is measured, so that step 4 is the second measure.
+        "algorithmSettings": [
+            {"name": "min_trials_required", "value": "2"},
+            {"name": "start_step", "value": "2"},
+        ],
+    }
+
+
+def test_a_trial_leaves_no_model_and_starts_once() -> None:
+    objects = an_experiment()
+    trial = objects[-1]["spec"]["trialTemplate"]["trialSpec"]
+    assert "metadata" not in trial
+    arguments = trial["spec"]["trainer"]["args"]
+    read = worker._parser().parse_args(arguments)
+    assert read.no_model
+    assert read.set == [f"{name}=${{trialParameters.{name}}}" for name in ("learning_rate", "lora_rank")]
+    assert objects[0]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 0
+
+
+def test_what_the_shell_of_the_collector_would_change_is_not_in_a_trials_command() -> None:
+    """Katib joins command and arguments to a line for `sh -c`."""
+    trainer = spec_of()["trialTemplate"]["trialSpec"]["spec"]["trainer"]
+    line = " ".join([*trainer["command"], *trainer["args"]])
+    for name in ("learning_rate", "lora_rank"):
+        line = line.replace(f"${{trialParameters.{name}}}", "1e-05")
+    assert not set(line) & set("'\"`$&|;<>(){}*?!#\\\n")
+
+
+def refused_search(said: str, **values: Any) -> None:
+    with pytest.raises(SpecError, match=said):
+        an_experiment(**values)
+
+
+def test_a_search_that_katib_cannot_do_is_refused() -> None:
+    early = {"algorithm": "hyperband", "start_step": 2}
+    refused_search("samples at random, and algorithm is tpe", trial_steps=9, early_stopping=early)
+    refused_search(
+        "starts 9 trials side by side", algorithm="random", max_trials=30, trial_steps=9, early_stopping=early
+    )
+    refused_search("nothing to search", max_trials=0)
+    with pytest.raises(SpecError, match="Katib takes 40"):
+        experiment.render("e" * 41, SearchSpec(), TrainSpec(), cluster(), URIS, placement())
+    with pytest.raises(SpecError, match="at most 39"):
+        experiment.render("e" * 40, SearchSpec(), TrainSpec(), cluster(), URIS, placement())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda made: made["spec"].update(maxTrials=3), "Experiment.spec has no field maxTrials"),
+        (lambda made: made["spec"].update(maxTrialCount="3"), "maxTrialCount"),
+        (lambda made: made["spec"]["objective"].update(goal="low"), "goal"),
+        (lambda made: made["spec"]["parameters"][0]["feasibleSpace"].update(min=1), "min"),
+        (lambda made: made["spec"]["parameters"][0].update(space={}), "has no field space"),
+        (lambda made: made["spec"].update(parameters={"name": "x"}), "Experiment"),
+        (
+            lambda made: made["spec"]["trialTemplate"]["trialSpec"]["spec"].update(podSpecOverrides=[]),
+            "trialSpec.spec has no field podSpecOverrides",
+        ),
+        (
+            lambda made: made["spec"]["trialTemplate"]["trialSpec"]["spec"]["trainer"].update(numNodes="two"),
+            "trialSpec is no TrainerV1alpha1Train",
+        ),
+    ],
+)
+def test_a_typo_in_an_experiment_is_found_before_it_is_created(damage: Any, said: str) -> None:
+    made = deepcopy(an_experiment()[-1])
+    check_experiment(made)
+    damage(made)
+    with pytest.raises(SpecError, match=said):
+        check_experiment(made)
+
+
+def test_a_typo_in_a_train_job_is_found_before_it_is_created() -> None:
+    made = a_train_job()[-1]
+    check_train_job(made)
+    made["spec"]["trainer"]["nodes"] = 2
+    with pytest.raises(SpecError, match=r"TrainJob\.spec\.trainer has no field nodes"):
+        check_train_job(made)

@@ -1,0 +1,226 @@
+"""The cluster backend: a fine-tuning as a TrainJob (or a PyTorchJob), a search as a Katib Experiment.
+
+The objects are named after run and step, so that a step that is tried again goes on with what it had started. A
+training's outputs lie in the storage, below the slot's own key: a job that begins anew goes on from there, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from goldpath.accelerators import reading, requests
+from goldpath.accelerators.placement import Placement
+from goldpath.accelerators.render import place
+from goldpath.core import storage
+from goldpath.core.errors import GoldpathError, MachineError, StepError
+from goldpath.core.fetch import fetch
+from goldpath.core.files import read_json
+from goldpath.core.kubernetes import Cluster, Ref
+from goldpath.core.progress import Bar, progress
+from goldpath.training.cluster import ClusterSpec, Uris
+from goldpath.training.manifests import experiment, pytorchjob, read, runtime, trainjob
+from goldpath.training.specs import SearchSpec, TrainSpec
+
+if TYPE_CHECKING:
+    from goldpath.training.results import SearchResult
+
+Manifest = dict[str, Any]
+_NAME = 37
+"""Characters of a job's name: JobSet and Katib make longer ones from it."""
+_GRACE_S = 300
+"""Seconds beyond a job's own deadline: its controller ends it first, and says why."""
+_OUTPUTS = ("model/", "adapter/", "metrics.jsonl", "outcome.json")
+
+
+def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
+    """Train on the cluster, and bring model, adapter and rows into the folder `out`.
+
+    Args:
+        frame: URI of train.parquet and validation.parquet.
+        base: URI of the base model.
+        spec: what to do; `spec.cluster` says where.
+        out: a slot of the store; its key names the outputs in the storage.
+
+    Returns:
+        The worker's figures.
+
+    Raises:
+        GoldpathError: what the worker says, else what the cluster says of the job.
+    """
+    uri = f"{storage.storage()}/work/{out.parent.name}/{out.name}"
+    if "figures" not in _outcome(
+        uri
+    ):  # an earlier try of this step may have been killed after its job had ended
+        _run(spec, Uris(frame=frame, base=base, out=uri))
+    found = fetch(
+        uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
+    )
+    if "outcome.json" not in found:
+        raise StepError(
+            f"the training says that it is done, and left no outcome at {uri}",
+            "Check that its pods may write there.",
+        )
+    return dict(read_json(out / "outcome.json")["figures"])
+
+
+def _run(spec: TrainSpec, uris: Uris) -> None:
+    """The training's job, to its end."""
+    cluster = Cluster.connect()
+    objects = _training(cluster, cluster.name(most=_NAME), spec, uris)
+    with cluster.children(), progress("Fine-tuning", spec.max_steps, "steps") as bar:
+        job = _begin(cluster, objects, uris.out)
+        cluster.wait(
+            Ref.of(job),
+            lambda thing: _judge(thing, uris.out),
+            spec.cluster.deadline_seconds + _GRACE_S,
+            lambda thing: _show(bar, thing, spec.max_steps),
+        )
+        bar.update(spec.max_steps)
+
+
+def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> SearchResult:
+    """Search with Katib; the result is that of the local search.
+
+    Args:
+        frame: URI of train.parquet and validation.parquet.
+        base: URI of the base model.
+        asked: what to vary and how.
+        train: everything else about a trial.
+
+    Raises:
+        GoldpathError: Katib cannot do this search; the Experiment failed, and why.
+    """
+    cluster = Cluster.connect()
+    name = cluster.name(most=_NAME)
+    placement = _place(cluster, train.gpu, name)
+    objects = experiment.render(
+        name,
+        asked,
+        train,
+        train.cluster,
+        Uris(frame=frame, base=base),
+        placement,
+        namespace=cluster.namespace,
+        carried_by=_runtime(cluster, train.cluster),
+        retain=train.cluster.retain_trials,
+    )
+    with cluster.children(), progress("Search", asked.max_trials, "trials") as bar:
+        made = _begin(cluster, objects, "")
+        failure = ""
+        try:
+            cluster.wait(
+                Ref.of(made),
+                _ended,
+                train.cluster.deadline_seconds + _GRACE_S,
+                lambda thing: _show_trials(bar, thing),
+            )
+        except StepError as error:
+            failure = error.message
+        trials = cluster.find(experiment.API, "Trial", labels={"katib.kubeflow.org/experiment": name})
+        found = read.search_result(trials, asked, train)
+        if failure or found.best is None:
+            told = next((trial.error for trial in found.trials if trial.error), "")
+            said = failure or f"no trial of the search {name} gave a figure"
+            raise StepError(
+                f"{said}; a trial says: {told}" if told else said,
+                "`kubectl describe experiment` and the trials' logs have the details.",
+            )
+    return found
+
+
+def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[Manifest]:
+    """The objects of a training, the job last; a cluster without the Trainer may have its predecessor."""
+    placement, where = _place(cluster, spec.gpu, name), cluster.namespace
+    if not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob"):
+        return pytorchjob.render(name, spec, spec.cluster, uris, placement, namespace=where)
+    return trainjob.render(
+        name,
+        spec,
+        spec.cluster,
+        uris,
+        placement,
+        namespace=where,
+        carried_by=_runtime(cluster, spec.cluster),
+    )
+
+
+def _place(cluster: Cluster, gpu: str, name: str) -> Placement:
+    """What the GPU request becomes on this cluster; without a GPU nothing is looked at."""
+    request = requests.parse(gpu)
+    if request.none:
+        return Placement(request=request)
+    return place(request, reading.paths_of(cluster), name=name, namespace=cluster.namespace)
+
+
+def _runtime(cluster: Cluster, spec: ClusterSpec) -> Manifest:
+    """The training runtime as it is on the cluster.
+
+    Raises:
+        MachineError: there is none of that name.
+    """
+    namespace = cluster.namespace if spec.runtime_kind == "TrainingRuntime" else ""
+    found = cluster.get(Ref(runtime.API, spec.runtime_kind, spec.runtime, namespace))
+    if found is None:
+        raise MachineError(
+            f"the cluster has no {spec.runtime_kind} {spec.runtime!r}",
+            "Install ours with `kubectl apply -k deploy/runtimes`, or name another in cluster.runtime.",
+        )
+    return found
+
+
+def _begin(cluster: Cluster, objects: list[Manifest], uri: str) -> Manifest:
+    """Create or adopt the objects; what an earlier try left as failed makes room first. Returns the last one."""
+    last = cluster.get(Ref.of(objects[-1]))
+    if last is not None and read.verdict(last).state == "failed":
+        cluster.remove(Ref.of(objects[-1]))
+        last = None
+    if last is None and uri:
+        storage.remove(f"{uri}/outcome.json")  # of that earlier try
+    made: Manifest = {}
+    for manifest in objects:
+        made = cluster.create_or_adopt(manifest)
+    return made
+
+
+def _judge(thing: Mapping[str, Any], uri: str) -> read.Verdict | None:
+    if read.verdict(thing).state == "failed" and (told := _outcome(uri).get("error")):
+        raise GoldpathError.from_dict(told)
+    return _ended(thing)
+
+
+def _ended(thing: Mapping[str, Any]) -> read.Verdict | None:
+    found = read.verdict(thing)
+    if found.state == "failed":
+        said = ": ".join(filter(None, (found.reason, found.message)))
+        raise StepError(f"{thing['kind']} {thing['metadata']['name']} failed ({said})")
+    return found if found.ended else None
+
+
+def _outcome(uri: str) -> dict[str, Any]:
+    """The worker's last word, as far as there is one: `figures` or `error`."""
+    try:
+        found = json.loads(storage.read(f"{uri}/outcome.json") or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _show(bar: Bar, thing: Mapping[str, Any], steps: int) -> None:
+    said = read.progress(thing)
+    if said.percent is not None:
+        bar.update(min(steps, round(said.percent * steps / 100)), **said.metrics)
+
+
+def _show_trials(bar: Bar, thing: Mapping[str, Any]) -> None:
+    status = thing.get("status") or {}
+    ended = (
+        "trialsSucceeded",
+        "trialsFailed",
+        "trialsEarlyStopped",
+        "trialsKilled",
+        "trialMetricsUnavailable",
+    )
+    bar.update(sum(int(status.get(key) or 0) for key in ended))

@@ -1,0 +1,148 @@
+"""What a training needs on a cluster, besides what it does: nodes, image, runtime, resources, storage, deadline."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from goldpath.accelerators.quantities import EXAMPLES, is_quantity
+from goldpath.core.spec import Spec, matching
+
+TORCH_RUNTIME = "goldpath-torch"
+MOUNT = "/mnt/goldpath"
+"""Where a volume claim for checkpoints and models is mounted."""
+SCRATCH = "/tmp/goldpath"  # noqa: S108
+"""Outputs of a trial: gone with its pod."""
+Sharding = Literal["none", "fsdp", "zero3"]
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_LABEL_SAID = "lower-case letters, digits and dashes, at most 63, with a letter or digit at both ends"
+_OBJECT = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+_OBJECT_SAID = "lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`$&|;<>()\\{}*?!#]+")
+"""Without what a shell would read: Katib wraps a trial's command in one."""
+_IMAGE = r"[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?"
+
+
+def default_image() -> str:
+    """Our trainer image, of the version of this package."""
+    return f"goldpath/trainer:{version('goldpath')}"
+
+
+class Machine(Spec):
+    """Where a job of any kind runs."""
+
+    runtime: Annotated[str, matching(rf"^{_OBJECT}$", _OBJECT_SAID)] = TORCH_RUNTIME
+    """Name of the training runtime."""
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
+    """`TrainingRuntime` is one of the job's own namespace."""
+    nodes: Annotated[int, Field(ge=1, le=1_024)] = 1
+    cpu: str = "4"
+    """Of each node: requested and not exceeded."""
+    memory: str = "16Gi"
+    """Of each node: requested and not exceeded."""
+    deadline_seconds: Annotated[int, Field(ge=60, le=60 * 86_400)] = 86_400
+    """The job is ended after so long, restarts included (`activeDeadlineSeconds`)."""
+    retries: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Restarts after a failure; an eviction costs none. None leaves it to the runtime (ours: 2)."""
+    service_account: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = ""
+    """Of the pods; empty takes the namespace's default."""
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _quantity(cls, value: str) -> str:
+        if not is_quantity(value):
+            raise ValueError(f"give a Kubernetes quantity ({EXAMPLES})")
+        return value
+
+
+class ClusterSpec(Machine):
+    """What a fine-tuning needs on a cluster beyond its TrainSpec. Processes of a node come from the TrainSpec; GPUs,
+    and the nodes that have them, from the GPU request's placement."""
+
+    image: Annotated[str, matching(rf"^{_IMAGE}$", "repository:tag or repository@sha256:digest")] = Field(
+        default_factory=default_image
+    )
+    """The trainer image."""
+    storage: str = ""
+    """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it."""
+    claim: Annotated[str, matching(rf"^({_LABEL})?$", _LABEL_SAID)] = ""
+    """Name of a PersistentVolumeClaim for them instead. Several nodes need ReadWriteMany."""
+    secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = ""
+    """Name of a Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and as needed AWS_SESSION_TOKEN,
+    AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN."""
+    retain_trials: bool = False
+    """Keep the jobs of a search's trials after their end, to look at their logs."""
+    sharding: Sharding = "none"
+    """How processes share weights and optimizer state: FSDP, or DeepSpeed ZeRO stage 3, through accelerate."""
+
+    @field_validator("storage")
+    @classmethod
+    def _uri(cls, value: str) -> str:
+        if value and (value.startswith("file:") or not _URI.fullmatch(value)):
+            raise ValueError("give a URI that every pod can open, such as s3://bucket/goldpath")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.storage and self.claim:
+            raise ValueError("storage and claim are both given; checkpoints go to one of them")
+        return self
+
+    def out(self, name: str) -> str:
+        """URI of the outputs of the job `name`; empty where neither storage nor claim is given."""
+        folder = self.storage or (f"file://{MOUNT}" if self.claim else "")
+        return f"{folder}/{name}" if folder else ""
+
+
+class Uris(Spec):
+    """Where a training reads and writes; its pods share no disk with the step that made them."""
+
+    frame: str
+    """Folder with train.parquet and validation.parquet."""
+    base: str
+    """Folder of the base model."""
+    out: str = ""
+    """Folder of checkpoints, metrics and the model; empty: a folder of the job's own in the cluster's storage."""
+
+    @field_validator("frame", "base", "out")
+    @classmethod
+    def _uri(cls, value: str) -> str:
+        if value and not _URI.fullmatch(value):
+            raise ValueError(
+                "give a URI (s3://, gs://, hf://, file://) without spaces or characters of a shell"
+            )
+        return value
+
+
+class TrainJobSpec(Machine):
+    """Any training in containers (TensorFlow, Megatron-LM, Horovod, MPI, JAX, XGBoost) as a TrainJob."""
+
+    image: Annotated[str, matching(rf"^({_IMAGE})?$", "repository:tag or repository@sha256:digest")] = ""
+    """Empty takes the runtime's."""
+    command: tuple[str, ...] = ()
+    """Empty takes the runtime's, or the image's."""
+    args: tuple[str, ...] = ()
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    processes: Annotated[int, Field(ge=1, le=1_024)] | None = None
+    """Of each node; None: one a GPU, or as the runtime says."""
+    gpu: str = "none"
+    """The GPU request of each node (`accelerators.requests`)."""
+    sharding: Sharding = "none"
+    """Set accelerate's environment for FSDP or ZeRO-3; the code has to use accelerate."""
+    restricted: bool = True
+    """Patch the pods so that they pass Pod Security "restricted"; off where the runtime does."""
+    user: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1000
+    """User id of the pods' processes, where they are patched."""
+
+    @field_validator("env")
+    @classmethod
+    def _free(cls, value: dict[str, str]) -> dict[str, str]:
+        taken = [
+            name for name in value if name.startswith(("PET_", "DMLC_", "OMPI_MCA_orte_", "OMPI_MCA_plm_rsh"))
+        ]
+        if taken:
+            raise ValueError(f"the Trainer sets {taken[0]} itself; leave it out")
+        return value
