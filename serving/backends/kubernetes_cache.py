@@ -101,7 +101,7 @@ def _bring(cluster: Cluster, spec: CacheSpec, uri: str, size: int) -> int:
         if status.state == "ready":
             return 0
         if status.state == "failed" and not status.available:
-            cluster.remove(ref)  # KServe does not try a failed download again
+            cluster.remove(ref)  # KServe tries a failed download again only after an hour
     cluster.create_or_adopt(manifest, keep=True)
 
     def judge(thing: Manifest) -> bool | None:
@@ -126,8 +126,8 @@ def _bring(cluster: Cluster, spec: CacheSpec, uri: str, size: int) -> int:
         except StepError as error:
             raise StepError(
                 f"the model cache {ref.name} is not there: {error.message}{_more(last, error)}",
-                f"Check that the nodes can read {uri} and have room; `kubectl describe {ref.kind.lower()} {ref.name}` "
-                "tells more. Then run it again.",
+                f"Check that the nodes can read {uri} and have room. Then run it again; where some have a copy already, "
+                f"`kubectl delete {ref.kind.lower()} {ref.name}` first, which has all fetched anew.",
             ) from None
     return size
 

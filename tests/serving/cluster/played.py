@@ -8,6 +8,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from goldpath.serving.backends import kubernetes_objects as objects
 from tests.kube import Server
 from tests.kube.things import condition, pod
 
@@ -40,7 +41,7 @@ class KServe:
         self.rolled: list[str] = []
         """URIs of models whose pods became ready, in order."""
         self.blind: set[str] = set()
-        """Uids of services that are no longer looked at."""
+        """Uids of what is no longer looked at."""
         server.on("InferenceService", self.serve)
         server.on("LocalModelNamespaceCache", self.copy)
         server.on("LocalModelCache", self.copy)
@@ -55,6 +56,7 @@ class KServe:
         name = service["metadata"]["name"]
         mine = f"{name}-{wanted.get('goldpath.io/serve-digest', 'x')[:10]}"
         pods = {p["metadata"]["name"]: p for p in self.server.find("Pod")}
+        made: Thing = {}
         if mine not in pods:
             made = pod(mine, service, {"serving.kserve.io/inferenceservice": name}, **self._pod())
             made["metadata"]["annotations"] = dict(wanted)
@@ -62,6 +64,8 @@ class KServe:
             if self.starts == "image":
                 self.server.event(made, "Failed", 'Failed to pull image "goldpath/vllm:1": not found')
         if self.starts == "ready":
+            if not objects.is_ready(pods.get(mine, made)):
+                self.server.edit("Pod", mine, lambda now: now.update(status=self._pod()))
             if not self.rolled or self.rolled[-1] != predictor["model"]["storageUri"]:
                 self.rolled.append(predictor["model"]["storageUri"])
             for old in pods:
@@ -91,6 +95,8 @@ class KServe:
     def copy(self, cache: Thing) -> Thing | None:
         nodes = (cache.get("status") or {}).get("nodeStatus") or {}
         if self.download == "stuck" or "deletionTimestamp" in cache["metadata"]:
+            return None
+        if cache["metadata"]["uid"] in self.blind:
             return None
         if not nodes:
             return {
