@@ -3,35 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
 
 from goldpath.core import storage
 from goldpath.core.errors import InputError, ModelError, SpecError
+from goldpath.core.spec import Spec
 from goldpath.core.uris import local_path
 from goldpath.serving.cluster import ClusterServeSpec
-from goldpath.serving.cluster_parts import storage_uri
+from goldpath.serving.cluster_parts import Canary, Positive, storage_uri
+from goldpath.serving.rollout import RolloutSpec
 
-OURS = ("name", "model_uri", "model_name", "revision", "canary")
+if TYPE_CHECKING:
+    from goldpath.serving.specs import ServeSpec
+
+OURS = ("name", "model_uri", "model_name", "revision")
 """Fields that are set for the user."""
 
 
-def check_cluster(fields: Mapping[str, Any]) -> None:
-    """Refuse what no cluster could serve, before anything starts.
+class CanaryAsked(Spec):
+    """A new model is tried beside the one that serves, and takes over or goes by the probe's figures."""
+
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Of the requests that it gets meanwhile."""
+    replicas: Positive = 1
+    limits: RolloutSpec = RolloutSpec()
+    """How much worse it may be."""
+    probe: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ProbeSpec`: what both are asked."""
+
+
+def canary_asked(fields: Mapping[str, Any]) -> CanaryAsked | None:
+    """The canary that `cluster.canary` asks for.
+
+    Raises:
+        SpecError: a field is wrong.
+    """
+    if "canary" not in fields:
+        return None
+    given = fields["canary"]
+    if not isinstance(given, Mapping):
+        raise SpecError(f"cluster.canary is {given!r}", 'Give an object, such as {"percent": 10}.')
+    try:
+        return CanaryAsked.parse(given)
+    except SpecError as error:
+        raise SpecError(f"cluster.canary.{error.message}", error.remedy) from None
+
+
+def check_cluster(fields: Mapping[str, Any]) -> CanaryAsked | None:
+    """Refuse what no cluster could serve, before anything starts; the canary, where one is asked for.
 
     Raises:
         SpecError: a field is wrong; the message begins with `cluster.`.
     """
-    _parse(fields, "endpoint", "s3://bucket/model", "")
+    asked = canary_asked(fields)
+    spec = _parse(fields, {"name": "endpoint", "model_uri": "s3://bucket/model"})
+    if asked and spec.kind != "inference-service":
+        raise SpecError(
+            f"cluster.canary does not go with the kind {spec.kind} in a pipeline",
+            "Take one of them out; `goldpath render` makes both for GitOps.",
+        )
+    return asked
 
 
-def cluster_spec(spec: Any) -> ClusterServeSpec:
+def cluster_spec(spec: ServeSpec, revision: str = "", canary: Canary | None = None) -> ClusterServeSpec:
     """What a `ServeSpec` means on a cluster.
+
+    Args:
+        spec: what the pipeline asks for.
+        revision: the name that the predictor has, or shall have.
+        canary: the model beside it.
 
     Raises:
         SpecError: a field is wrong; a cluster could not use the name.
         ModelError: the model lies where no cluster can read it.
     """
-    return _parse(spec.cluster, spec.name, cluster_uri(spec.model_uri), spec.model_name)
+    values = {"name": spec.name, "model_uri": cluster_uri(spec.model_uri), "model_name": spec.model_name}
+    return _parse(spec.cluster, {**values, "revision": revision, "canary": canary})
 
 
 def cluster_uri(uri: str) -> str:
@@ -54,7 +103,7 @@ def cluster_uri(uri: str) -> str:
     return storage_uri(uri)
 
 
-def _parse(fields: Mapping[str, Any], name: str, uri: str, model_name: str) -> ClusterServeSpec:
+def _parse(fields: Mapping[str, Any], values: dict[str, Any]) -> ClusterServeSpec:
     for field in OURS:
         if field in fields:
             raise SpecError(
@@ -65,7 +114,7 @@ def _parse(fields: Mapping[str, Any], name: str, uri: str, model_name: str) -> C
     usual = {} if "image" in fields else {"gpu": "whole"}
     try:
         return ClusterServeSpec.parse(
-            {"name": name, "model_uri": uri, "model_name": model_name, **usual}, fields
+            {**usual, **{k: v for k, v in fields.items() if k != "canary"}, **values}
         )
     except SpecError as error:
         raise SpecError(f"cluster.{error.message}", error.remedy) from None

@@ -83,7 +83,11 @@ class ServeSpec(Spec):
     @field_validator("cluster")
     @classmethod
     def _cluster(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        check_cluster(fields)
+        if canary := check_cluster(fields):
+            try:
+                ProbeSpec.parse(canary.probe)
+            except SpecError as error:
+                raise SpecError(f"cluster.canary.probe.{error.message}", error.remedy) from None
         return fields
 
     @classmethod

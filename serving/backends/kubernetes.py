@@ -22,8 +22,10 @@ from goldpath.core.kubernetes.children import undisturbed
 from goldpath.core.kubernetes.refs import RUN, STEP, in_deletion, is_ours, labels_of
 from goldpath.core.process import sigterm_raises
 from goldpath.core.progress import progress
+from goldpath.serving.backends import kubernetes_canary
 from goldpath.serving.backends import kubernetes_objects as objects
 from goldpath.serving.backends.kubernetes_objects import Manifest, Plan
+from goldpath.serving.cluster_deploy import canary_asked
 from goldpath.serving.manifests import read
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
@@ -38,15 +40,25 @@ _STATUS = {"ready": "ready", "waiting": "starting", "failed": "failed"}
 def deploy(spec: ServeSpec) -> Endpoint:
     """See `endpoints.deploy`."""
     cluster = connect()
-    plan = objects.plan(cluster, spec)
-    ref = Ref.of(plan.service)
     began = time.monotonic()
-    live = _present(cluster, ref, plan)
-    same = live is not None and objects.record(live).get("serve") == plan.digest
-    found = objects.belonging(cluster, plan.spec.name)
+    kind = spec.cluster.get("kind", "inference-service")
+    ref = Ref(*objects.KINDS[kind], spec.name)
+    live = _present(cluster, ref)
+    revision = objects.revision(live)
+    plan = objects.plan(cluster, spec, revision)
+    same = (
+        live is not None
+        and objects.record(live).get("serve") == plan.digest
+        and not live["spec"].get("canary")
+    )
+    found = objects.belonging(cluster, spec.name)
     if same and _begun_here(cluster, live):
         found = []
-    with sigterm_raises(), _undone(cluster, plan.spec.name, found, unless_kept=same):
+    asked = canary_asked(spec.cluster)
+    tried = asked is not None and live is not None and not same and read.service(live).state == "ready"
+    with sigterm_raises(), _undone(cluster, spec.name, found, unless_kept=same):
+        if asked is not None and live is not None and tried:
+            plan = kubernetes_canary.tried(cluster, spec, asked, live)
         for manifest in plan.before:
             objects.put(cluster, manifest)
         if not same:
@@ -58,24 +70,24 @@ def deploy(spec: ServeSpec) -> Endpoint:
         if Ref.of(thing) not in plan.refs(cluster):
             cluster.remove(Ref.of(thing), propagation="Background", wait_s=0)
     took = 0.0 if same else round(time.monotonic() - began, 2)
-    made = _endpoint(plan.service, cluster, url)
+    made = endpoint(plan.service, cluster, url)
     return made.model_copy(update={"adopted": same, "ready_seconds": took, "status": "ready"})
 
 
 def list_endpoints() -> list[Endpoint]:
     """See `endpoints.list_endpoints`."""
     cluster = connect()
-    found = [_endpoint(thing, cluster, address(thing, cluster)) for thing in objects.services(cluster)]
-    return sorted(found, key=lambda endpoint: endpoint.name)
+    found = [endpoint(thing, cluster, address(thing, cluster)) for thing in objects.services(cluster)]
+    return sorted(found, key=lambda one: one.name)
 
 
 def get(name: str) -> Endpoint:
     """See `endpoints.get`."""
     found = list_endpoints()
-    for endpoint in found:
-        if endpoint.name == name:
-            return endpoint
-    raise _unknown(name, [endpoint.name for endpoint in found])
+    for one in found:
+        if one.name == name:
+            return one
+    raise _unknown(name, [one.name for one in found])
 
 
 def stop(name: str) -> None:
@@ -90,12 +102,12 @@ def stop(name: str) -> None:
         cluster.remove(Ref.of(thing))
 
 
-def healthy(endpoint: Endpoint) -> bool:
+def healthy(live: Endpoint) -> bool:
     """See `endpoints.healthy`."""
     # Every OpenAI-compatible server lists its models; what else tells of its health differs between images.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{endpoint.url}/models", timeout=5) as answer:
+        with opener.open(f"{live.url}/models", timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
@@ -116,7 +128,7 @@ def address(thing: Manifest, cluster: Cluster) -> str:
     return read.service(thing).url
 
 
-def _present(cluster: Cluster, ref: Ref, plan: Plan) -> Manifest | None:
+def _present(cluster: Cluster, ref: Ref) -> Manifest | None:
     """The service as it is; one that failed and serves nothing makes room, for neither waiting nor a change cures it.
 
     Raises:
@@ -130,7 +142,7 @@ def _present(cluster: Cluster, ref: Ref, plan: Plan) -> Manifest | None:
             f"{ref} exists already, and no deployment of goldpath made it",
             "Choose another name for the endpoint, or remove that service.",
         )
-    serves = any(objects.is_ready(pod) for pod in objects.pods(cluster, plan.spec.name))
+    serves = any(objects.is_ready(pod) for pod in objects.pods(cluster, ref.name))
     if read.service(live).state == "failed" and not serves:
         cluster.remove(ref)
         return None
@@ -205,7 +217,7 @@ def _await(cluster: Cluster, plan: Plan, stale: Manifest) -> str:
                 f"`kubectl describe {ref.kind.lower()} {name} -n {cluster.namespace}` tells more; a model that only "
                 "needs longer gets it by overrides.deploy.cluster.ready_seconds.",
             ) from None
-        _await_answer(_endpoint(plan.service, cluster, url))
+        _await_answer(endpoint(plan.service, cluster, url))
     return url
 
 
@@ -224,18 +236,19 @@ def _roll_out(cluster: Cluster, plan: Plan, until: float) -> None:
         time.sleep(POLL_S)
 
 
-def _await_answer(endpoint: Endpoint) -> None:
+def _await_answer(made: Endpoint) -> None:
     until = time.monotonic() + ANSWER_S
-    while not healthy(endpoint):
+    while not healthy(made):
         if time.monotonic() > until:
             raise StepError(
-                f"endpoint {endpoint.name} is ready, but {endpoint.url} does not answer from here",
+                f"endpoint {made.name} is ready, but {made.url} does not answer from here",
                 "Check the cluster's gateway and that its names resolve where this runs.",
             )
         time.sleep(POLL_S)
 
 
-def _endpoint(thing: Manifest, cluster: Cluster, url: str) -> Endpoint:
+def endpoint(thing: Manifest, cluster: Cluster, url: str) -> Endpoint:
+    """The endpoint that a service is."""
     told, name = objects.record(thing), thing["metadata"]["name"]
     label = "app.kubernetes.io/name" if thing["kind"] == objects.LLM else objects.KSERVE_LABEL
     return Endpoint(

@@ -126,7 +126,7 @@ def _bring(cluster: Cluster, spec: CacheSpec, uri: str, size: int) -> int:
         except StepError as error:
             raise StepError(
                 f"the model cache {ref.name} is not there: {error.message}{_more(last, error)}",
-                f"Check that the nodes can read {uri} and have room. Then run it again; where some have a copy already, "
+                f"Check that the nodes can read {uri} and have room. Then run it again; where some have a copy, "
                 f"`kubectl delete {ref.kind.lower()} {ref.name}` first, which has all fetched anew.",
             ) from None
     return size

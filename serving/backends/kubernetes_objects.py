@@ -17,6 +17,7 @@ from goldpath.core.kubernetes import Cluster, ClusterError, Ref, label_value
 from goldpath.core.kubernetes.refs import OURS, in_deletion, labels_of
 from goldpath.serving.cluster import ClusterServeSpec
 from goldpath.serving.cluster_deploy import cluster_spec
+from goldpath.serving.cluster_parts import Canary
 from goldpath.serving.manifests import autoscaling, inference_service, llm_inference_service
 from goldpath.serving.specs import ServeSpec
 
@@ -27,6 +28,11 @@ KSERVE_LABEL = "serving.kserve.io/inferenceservice"
 """Label of an InferenceService's pods."""
 LLM = "LLMInferenceService"
 SERVICES = {"InferenceService": "serving.kserve.io/v1beta1", LLM: "serving.kserve.io/v1alpha2"}
+KINDS = {
+    "inference-service": (SERVICES["InferenceService"], "InferenceService"),
+    "llm-inference-service": (SERVICES[LLM], LLM),
+}
+"""`ClusterServeSpec.kind` to version and kind."""
 _BESIDE = {
     "ScaledObject": "keda.sh/v1alpha1",
     "ConfigMap": "v1",
@@ -62,15 +68,21 @@ class Plan:
         return {Ref.of(one).within(cluster.namespace) for one in (*self.before, self.service, *self.after)}
 
 
-def plan(cluster: Cluster, asked: ServeSpec) -> Plan:
+def plan(cluster: Cluster, asked: ServeSpec, revision: str = "", canary: Canary | None = None) -> Plan:
     """What to put on the cluster for a deployment; nothing is created.
+
+    Args:
+        cluster: read for its GPUs.
+        asked: what to serve.
+        revision: the predictor's name, which its pods keep.
+        canary: a model beside it.
 
     Raises:
         SpecError: it cannot be served so; the cluster has no such GPU.
         ModelError: its config.json is needed for a check and cannot be read.
         GoldpathError: the cluster cannot be read.
     """
-    spec = cluster_spec(asked)
+    spec = cluster_spec(asked, revision, canary)
     placement = _place(cluster, spec.gpu, spec.name)
     if spec.kind == "llm-inference-service":
         own = spec.prefill.gpu if spec.prefill else None
@@ -103,6 +115,11 @@ def annotation(pod: Manifest, key: str) -> str:
 def annotation_of(annotations: dict[str, str], key: str) -> str:
     """One field of the record; empty where it is not noted."""
     return annotations.get(f"{_RECORD}{_FIELDS[key]}", "")
+
+
+def revision(live: Manifest | None) -> str:
+    """The name of a service's predictor; a canary that took over has left its own."""
+    return str(((live or {}).get("spec") or {}).get("predictor", {}).get("name", ""))
 
 
 def put(cluster: Cluster, manifest: Manifest) -> None:
@@ -158,6 +175,8 @@ def restore(cluster: Cluster, name: str, before: list[Manifest]) -> None:
             for key in ("spec", "data"):
                 if key in then:
                     now[key] = copy.deepcopy(then[key])
+            if then["kind"] in SERVICES:
+                now["spec"].pop("canary", None)  # of a try that was killed
 
         cluster.change(Ref.of(thing), edit)
     there = {Ref.of(thing) for thing in before}

@@ -38,6 +38,8 @@ class KServe:
         """ready; never: pods start and are not ready; image: pods cannot pull; load: the model cannot be loaded."""
         self.download = "done"
         """done; error: on node-2; stuck: it does not begin."""
+        self.canaries: list[str] = []
+        """URIs of models that ran as a canary, in order."""
         self.rolled: list[str] = []
         """URIs of models whose pods became ready, in order."""
         self.blind: set[str] = set()
@@ -63,19 +65,24 @@ class KServe:
             made = self.server.put(made)
             if self.starts == "image":
                 self.server.event(made, "Failed", 'Failed to pull image "goldpath/vllm:1": not found')
+        beside = [self._beside(service, one["predictor"], pods) for one in service["spec"].get("canary", ())]
         if self.starts == "ready":
             if not objects.is_ready(pods.get(mine, made)):
                 self.server.edit("Pod", mine, lambda now: now.update(status=self._pod()))
             if not self.rolled or self.rolled[-1] != predictor["model"]["storageUri"]:
                 self.rolled.append(predictor["model"]["storageUri"])
             for old in pods:
-                if old != mine and old.startswith(f"{name}-"):
+                if old not in (mine, *(other["metadata"]["name"] for other in beside)):
                     self.server.drop("Pod", old)
             # Of a Deployment, as KServe has it: it tells nothing about the service.
             return {
                 "observedGeneration": 1,
                 "url": self.url,
                 "conditions": [condition("PredictorReady"), condition("Ready")],
+                "canaryStatuses": [
+                    {"name": one["predictor"]["name"], "ready": True, "trafficPercent": one["trafficPercent"]}
+                    for one in service["spec"].get("canary", ())
+                ],
             }
         if len(pods) > (mine in pods):  # another model serves meanwhile
             return None
@@ -85,6 +92,17 @@ class KServe:
             info = {"reason": "ModelLoadFailed", "exitCode": 1, "message": "ValueError: no such layer"}
             told["modelStatus"] = {"transitionStatus": "BlockedByFailedLoad", "lastFailureInfo": info}
         return told
+
+    def _beside(self, service: Thing, predictor: Thing, pods: dict[str, Thing]) -> Thing:
+        """The pod of a canary; it stays when the predictor takes its name and annotations over."""
+        name, told = service["metadata"]["name"], predictor["annotations"]
+        mine = f"{name}-{told['goldpath.io/serve-digest'][:10]}"
+        if mine in pods:
+            return pods[mine]
+        self.canaries.append(predictor["model"]["storageUri"])
+        made = pod(mine, service, {objects.KSERVE_LABEL: name}, **self._pod())
+        made["metadata"]["annotations"] = dict(told)
+        return self.server.put(made)
 
     def _pod(self) -> Thing:
         if self.starts == "image":
