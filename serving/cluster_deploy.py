@@ -62,7 +62,7 @@ def check_cluster(fields: Mapping[str, Any]) -> CanaryAsked | None:
     if asked and spec.kind != "inference-service":
         raise SpecError(
             f"cluster.canary does not go with the kind {spec.kind} in a pipeline",
-            "Take one of them out; `goldpath render` makes both for GitOps.",
+            "Take one of them out.",
         )
     return asked
 

@@ -54,7 +54,7 @@ def tried(cluster: Cluster, spec: ServeSpec, asked: CanaryAsked, live: Manifest)
     def judge(thing: Manifest) -> bool | None:
         status = read.canary(thing, name)
         if status.state == "failed":
-            raise StepError(f"it cannot start: {status.reason}")
+            raise StepError(f"it cannot take over: {status.reason}")
         return True if status.state == "ready" else None
 
     with progress(f"Starting the canary {name}", None, "s"):

@@ -45,6 +45,7 @@ class KServe:
         self.blind: set[str] = set()
         """Uids of what is no longer looked at."""
         server.on("InferenceService", self.serve)
+        server.on("LLMInferenceService", self.route)
         server.on("LocalModelNamespaceCache", self.copy)
         server.on("LocalModelCache", self.copy)
 
@@ -109,6 +110,10 @@ class KServe:
             waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image goldpath/vllm:1"}
             return {"containerStatuses": [{"name": "kserve-container", "state": {"waiting": waiting}}]}
         return {"conditions": [condition("Ready", "True" if self.starts == "ready" else "False")]}
+
+    def route(self, service: Thing) -> Thing | None:
+        seen = service["metadata"]["generation"]
+        return {"observedGeneration": seen, "url": self.url, "conditions": [condition("Ready")]}
 
     def copy(self, cache: Thing) -> Thing | None:
         nodes = (cache.get("status") or {}).get("nodeStatus") or {}

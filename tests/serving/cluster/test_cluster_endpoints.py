@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -309,3 +311,40 @@ def test_a_gpu_by_claim_has_a_template_of_its_own_for_each_request(
     assert [claim["resourceClaimTemplateName"] for claim in claims] == [template["metadata"]["name"]]
     endpoints.stop("bot")
     assert not server.find("ResourceClaimTemplate")
+
+
+def test_the_other_kind_takes_over_under_the_same_name(server: Server, kserve: KServe, keep: Keep) -> None:
+    model = keep()
+    endpoints.deploy(spec(model))
+    live = endpoints.deploy(spec(model, {"cluster": {"kind": "llm-inference-service"}}, version="2"))
+    assert (live.model_version, live.model_digest) == ("2", model[1])
+    assert "app.kubernetes.io/name=bot" in live.log
+    assert server.left() == ["LLMInferenceService/bot"]
+    assert endpoints.deploy(spec(model, {"cluster": {"kind": "llm-inference-service"}})).adopted
+    endpoints.stop("bot")
+    assert server.left() == []
+
+
+def test_lmcache_is_refused_for_a_model_that_it_would_garble(
+    server: Server, kserve: KServe, keep: Keep, tmp_path: Path
+) -> None:
+    uri, digest = keep()
+    config = Path(os.environ["TEST_BUCKETS"]) / uri.removeprefix("s3://") / "config.json"
+    reuse = {"cluster": {"kv": {"mode": "lmcache-mp", "cpu_gib": 4}}}
+    assert not endpoints.deploy(spec((uri, digest), reuse)).adopted, "the model's own config.json tells"
+    config.write_text(
+        json.dumps(
+            {
+                "model_type": "mamba",
+                "hidden_size": 64,
+                "num_hidden_layers": 2,
+                "state_size": 16,
+                "vocab_size": 512,
+                "expand": 2,
+                "conv_kernel": 4,
+            }
+        )
+    )
+    with pytest.raises(GoldpathError, match="would silently garble"):
+        endpoints.deploy(spec((uri, "0" * 64), reuse))
+    assert endpoints.get("bot").model_digest == digest
