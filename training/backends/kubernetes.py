@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goldpath.accelerators import cluster as gpus
-from goldpath.accelerators import requests
+from goldpath.accelerators import reading, requests
 from goldpath.accelerators.placement import Placement
 from goldpath.accelerators.render import place
 from goldpath.core import storage
@@ -153,12 +152,7 @@ def _place(cluster: Cluster, gpu: str, name: str) -> Placement:
     request = requests.parse(gpu)
     if request.none:
         return Placement(request=request)
-    dra = "resource.k8s.io/v1"
-    nodes, *devices = (
-        cluster.find(version, kind) if version == "v1" or cluster.has(version, kind) else []
-        for version, kind in (("v1", "Node"), (dra, "ResourceSlice"), (dra, "DeviceClass"))
-    )
-    return place(request, gpus.paths(nodes, *devices), name=name, namespace=cluster.namespace)
+    return place(request, reading.paths_of(cluster), name=name, namespace=cluster.namespace)
 
 
 def _runtime(cluster: Cluster, spec: ClusterSpec) -> Manifest:
