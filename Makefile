@@ -32,7 +32,7 @@ ui: $(RUNTIME)  ## Open MLflow's page on the experiments, models and pipelines
 
 dev: $(TOOLS)  ## Install the tools that test, lint, types and contracts use
 
-test: $(TOOLS)  ## Run the tests with coverage of our lines, child processes included (TESTS=tests/core for some)
+test: $(TOOLS)  ## Run the tests with coverage of our lines (TESTS=tests/core for some)
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from goldpath.accelerators import serving_memory
 from goldpath.accelerators.architecture import Architecture
-from goldpath.accelerators.fitting import estimate, training_row
+from goldpath.accelerators.fitting import estimate, serving_row, training_row
 from goldpath.accelerators.places import places
 from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_shape import TrainingShape
@@ -96,9 +96,11 @@ def for_serving(
 ) -> tuple[Alternative, ...]:
     """Each change by itself: smaller weights, a smaller cache, more GPUs."""
     changes: Changes = []
+    if shape.weights == "bf16" and not any(place.bf16 for place in places(names, shape.tensor_parallel)):
+        changes.append(("weights in fp16", {"weights": "fp16"}))
     if shape.weights in ("bf16", "fp16", "fp32"):
         changes += [("weights in fp8", {"weights": "fp8"}), ("weights in int4", {"weights": "int4"})]
-    elif shape.weights != "int4":
+    elif shape.weights in ("fp8", "int8"):
         changes.append(("weights in int4", {"weights": "int4"}))
     if shape.kv_dtype not in ("fp8", "int8", "int4"):
         changes.append(("the cache in fp8", {"kv_dtype": "fp8"}))
@@ -119,6 +121,7 @@ def for_serving(
         except SpecError:  # heads that so many GPUs cannot share
             continue
         found = places(names, other.tensor_parallel)
-        fit = (place.request for place in found if need <= place.has * (1 - margin))
+        laid = (serving_row(architecture, other, place, margin) for place in found)
+        fit = (row.request for row in laid if row.fits)
         rows.append(Alternative(change=words, need=need, request=next(fit, "")))
     return tuple(rows)

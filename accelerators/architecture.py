@@ -12,6 +12,7 @@ from goldpath.accelerators.families.decoders import build
 from goldpath.accelerators.families.parts import Blueprint
 from goldpath.accelerators.fields import Fields
 from goldpath.accelerators.layers import Layer, StateCache
+from goldpath.accelerators.quantization import read_quantization
 from goldpath.accelerators.towers import Tower
 from goldpath.core.errors import ModelError
 from goldpath.core.spec import Result
@@ -61,7 +62,9 @@ class Architecture(Result):
     max_positions: int
     """Tokens that the config allows; 0: no limit."""
     dtype: str
-    """What the weights are stored in, as in `kv_cache.DTYPES`: `bf16` where the config does not say."""
+    """What the model computes in, as in `kv_cache.DTYPES`: `bf16` where the config does not say."""
+    quantization: str = ""
+    """What the weights are stored in where they are quantised, as in `serving_weights.WEIGHTS`."""
     layers: tuple[Layer, ...]
     outside_parameters: int
     """Weights outside the layers: embeddings, learned positions, the last norm, an untied head."""
@@ -69,6 +72,11 @@ class Architecture(Result):
     """For images, where it is held beside the language model."""
     assumed: tuple[str, ...] = ()
     """What had to be assumed or was left out; mostly empty."""
+
+    @property
+    def stored(self) -> str:
+        """What the weights are stored in, as in `serving_weights.WEIGHTS`."""
+        return self.quantization or self.dtype
 
     @property
     def parameters(self) -> int:
@@ -113,12 +121,13 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
         raise ModelError(
             f"config of {name}: model_type is {json.dumps(kind, default=str)[:40]}", "It must be a name."
         )
-    if kind in catalogue.BUILDERS:
-        defaults = catalogue.DEFAULTS.get(kind, {})
-        blueprint = catalogue.BUILDERS[kind](Fields(inner, name, defaults))
+    family = catalogue.TEXT_OF.get(kind or "", kind)
+    if family in catalogue.BUILDERS:
+        defaults = catalogue.DEFAULTS.get(family, {})
+        blueprint = catalogue.BUILDERS[family](Fields(inner, name, defaults))
     else:
         blueprint = _unknown(Fields(inner, name), kind)
-    if inner is not config:
+    if inner is not config or isinstance(config.get("vision_config"), Mapping):
         tower = towers.of_config(config, blueprint.hidden_size)
         counted = (
             f"the tower for images ({tower.parameters / 1e6:,.0f} M weights) is held and not trained; "
@@ -127,8 +136,12 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
             else "only the language model is described: towers for images or sound are not counted"
         )
         blueprint.assumed.append(counted)
-        return _finish(blueprint, name, kind or "unknown", _dtype(inner), tower)
-    return _finish(blueprint, name, kind or "unknown", _dtype(inner))
+    else:
+        tower = None
+    stored = read_quantization(config, name)
+    if stored.note:
+        blueprint.assumed.append(stored.note)
+    return _finish(blueprint, name, kind or "unknown", _dtype(inner), stored.dtype, tower)
 
 
 def _language_model(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -170,6 +183,11 @@ def _unknown(fields: Fields, kind: str | None) -> Blueprint:
     blueprint.assumed.append(
         f"model_type {kind or '(none)'} is not known: taken as a plain decoder with gated MLPs, its weights an estimate"
     )
+    used = fields.get("sliding_window") and fields.flag("use_sliding_window", True)
+    if used and not fields.get("layer_types") and not any(layer.window for layer in blueprint.layers):
+        blueprint.assumed.append(
+            "which layers have the sliding_window is not said: all are counted with the whole context"
+        )
     return blueprint
 
 
@@ -179,7 +197,7 @@ def _dtype(config: Mapping[str, Any]) -> str:
 
 
 def _finish(
-    blueprint: Blueprint, name: str, kind: str, dtype: str, tower: Tower | None = None
+    blueprint: Blueprint, name: str, kind: str, dtype: str, quantization: str, tower: Tower | None
 ) -> Architecture:
     return Architecture(
         name=name,
@@ -190,6 +208,7 @@ def _finish(
         tied_embeddings=blueprint.tied,
         max_positions=blueprint.max_positions,
         dtype=dtype,
+        quantization=quantization,
         layers=tuple(blueprint.layers),
         outside_parameters=blueprint.outside_parameters,
         tower=tower,

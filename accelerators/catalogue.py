@@ -42,7 +42,7 @@ class Profile(Result):
     compute_slices: int
     sms: int
     memory_mib: int
-    """What a process in the instance can use, MiB."""
+    """As `nvidia-smi mig -lgip` shows it, MiB: less than its share of the chips, by what the GPU reserves."""
     instances: int
     """How many the GPU can be cut into."""
 
@@ -50,11 +50,6 @@ class Profile(Result):
     def resource_name(self) -> str:
         """The profile as Kubernetes spells it, in `nvidia.com/mig-1g.10gb.me` and in our requests."""
         return self.name.replace("+", ".")
-
-    @property
-    def usable_bytes(self) -> int:
-        """Bytes that a process can use."""
-        return self.memory_mib * MIB
 
 
 class Gpu(Result):
@@ -78,6 +73,10 @@ class Gpu(Result):
     def usable_bytes(self) -> int:
         """Bytes that a process can use: what `nvidia-smi` shows less the driver's share (`DRIVER_MIB`)."""
         return (self.memory_mib - DRIVER_MIB[self.memory_mib >= _LARGE]) * MIB
+
+    def slice_bytes(self, profile: Profile) -> int:
+        """Bytes that a process can use in a slice: what `nvidia-smi` shows, and no more than in the whole GPU."""
+        return min(profile.memory_mib * MIB, self.usable_bytes)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -182,11 +181,6 @@ def check_profile(gpu: str | Gpu, profile: str) -> Profile:
     ]
     where = f" {profile} is of {', '.join(elsewhere)}." if elsewhere else ""
     raise SpecError(f"{found.name} has no profile {profile}; it has {plain}", f"Give one of these.{where}")
-
-
-def gpus_with(profile: str) -> tuple[Gpu, ...]:
-    """The GPUs that can be cut into a profile, the smallest first."""
-    return tuple(gpu for gpu in gpus() if any(profile in (p.name, p.resource_name) for p in gpu.mig))
 
 
 def _plain(name: str) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from goldpath.accelerators.devices import Device, devices, matches
+from goldpath.accelerators.devices import Found
 from goldpath.accelerators.placement import GPU, ClusterPaths, Path, Placement
 from goldpath.accelerators.products import PRODUCT_LABEL
 from goldpath.accelerators.profiles import PROFILES
-from goldpath.accelerators.quantities import value
 from goldpath.accelerators.render.choose import explain, place
-from goldpath.accelerators.render.claims import device_class, selectors_of
 from goldpath.accelerators.render.plugin import SLICES_LABEL
 from goldpath.accelerators.requests import GpuRequest, parse
+from goldpath.accelerators.supply import MIG, SHARED, Inventory, gpus, in_slices, inventory, on_nodes
 from goldpath.core.spec import Result
 
 Object = dict[str, Any]
-_MIG = "nvidia.com/mig-"
-_SHARED = ".shared"
 
 
 class Service(Result):
@@ -29,7 +25,8 @@ class Service(Result):
     path: Path | None = None
     """None where no path can."""
     devices: int | None = None
-    """How many such devices there are, busy ones and possible slices too; None where that cannot be told."""
+    """How many such devices are on the nodes that have the whole request by themselves, busy ones and possible slices
+    too; None where that cannot be told."""
     note: str = ""
     """What else it needs; or why no path can serve it."""
 
@@ -57,16 +54,15 @@ def report(
     Raises:
         SpecError: one of `wanted` is no request.
     """
-    found = devices(slices)
+    stock = inventory(nodes, slices, classes)
     cluster = paths(nodes, slices, classes)
-    requests = [parse(text) for text in wanted] or _usual(cluster, found, classes)
-    with_gpus = {node["metadata"]["name"] for node in nodes if _gpus(node)}
+    requests = [parse(text) for text in wanted] or _usual(cluster, stock.found, classes)
+    with_gpus = {node["metadata"]["name"] for node in nodes if gpus(node)}
     with_gpus |= {one["spec"]["nodeName"] for one in slices if one["spec"].get("nodeName")}
-    selectors = {one["metadata"]["name"]: _class_selectors(one) for one in classes}
     return ClusterReport(
         nodes=len(with_gpus),
         cluster=cluster,
-        services=tuple(_service(request, cluster, nodes, found, selectors) for request in requests),
+        services=tuple(_service(request, cluster, stock) for request in requests),
     )
 
 
@@ -74,7 +70,7 @@ def paths(nodes: list[Object], slices: list[Object], classes: list[Object]) -> C
     """The paths of the cluster: DRA behind plain names first, then the device plugin's, then claims."""
     there: set[Path] = set()
     for node in nodes:
-        there |= _of_node(_gpus(node), node["metadata"].get("labels", {}))
+        there |= _of_node(gpus(node), node["metadata"].get("labels", {}))
     with_name = {
         one["metadata"]["name"]: one["spec"]["extendedResourceName"]
         for one in classes
@@ -92,7 +88,7 @@ def paths(nodes: list[Object], slices: list[Object], classes: list[Object]) -> C
     return ClusterPaths(
         paths=tuple(path for path in Path if path in there),
         products=tuple(sorted({label for label in labels if label})),
-        resources=tuple(sorted({name for node in nodes for name in _gpus(node)})),
+        resources=tuple(sorted({name for node in nodes for name in gpus(node)})),
         classes=tuple(sorted(one["metadata"]["name"] for one in classes)),
         extended=dict(sorted(with_name.items())),
         taints=tuple(sorted(taints | {GPU})),
@@ -102,11 +98,11 @@ def paths(nodes: list[Object], slices: list[Object], classes: list[Object]) -> C
 def _of_node(gpus: dict[str, int], labels: dict[str, str]) -> set[Path]:
     there: set[Path] = set()
     for name in gpus:
-        plain = name.removesuffix(_SHARED)
+        plain = name.removesuffix(SHARED)
         strategy = labels.get(f"{plain}.sharing-strategy", "")
-        if name.startswith(_MIG):
+        if name.startswith(MIG):
             there.add(Path.MIG_MIXED)
-        if name.endswith(_SHARED):
+        if name.endswith(SHARED):
             there.add(Path.MPS_RENAMED if strategy == "mps" else Path.SHARED_RENAMED)
         elif strategy in ("mps", "time-slicing"):
             there.add(Path.MPS if strategy == "mps" else Path.SHARED)
@@ -115,29 +111,13 @@ def _of_node(gpus: dict[str, int], labels: dict[str, str]) -> set[Path]:
     return there
 
 
-def _gpus(node: Object) -> dict[str, int]:
-    """The extended resources of NVIDIA's device plugin that a node offers, with their counts."""
-    offered = node.get("status", {}).get("allocatable", {})
-    counts = {name: int(value(str(count))) for name, count in offered.items() if _is_gpu(name)}
-    return {name: count for name, count in counts.items() if count > 0}
-
-
-def _is_gpu(name: str) -> bool:
-    return name in (GPU, GPU + _SHARED) or name.startswith(_MIG)
-
-
-def _class_selectors(one: Object) -> list[str]:
-    selectors = one.get("spec", {}).get("selectors", ())
-    return [selector["cel"]["expression"] for selector in selectors if "cel" in selector]
-
-
-def _usual(cluster: ClusterPaths, found: list[Device], classes: list[Object]) -> list[GpuRequest]:
+def _usual(cluster: ClusterPaths, found: list[Found], classes: list[Object]) -> list[GpuRequest]:
     """One request of each kind, and one for each profile and class that is there."""
-    in_names = {name.removeprefix(_MIG).removesuffix(_SHARED) for name in cluster.resources}
+    in_names = {name.removeprefix(MIG).removesuffix(SHARED) for name in cluster.resources}
     in_labels = {label.partition("-MIG-")[2].removesuffix("-SHARED") for label in cluster.products}
     in_slices = {
-        str(device["attributes"].get("gpu.nvidia.com", {}).get("profile", "")).replace("+", ".")
-        for device in found
+        str(one.device["attributes"].get("gpu.nvidia.com", {}).get("profile", "")).replace("+", ".")
+        for one in found
     }
     profiles = sorted((in_names | in_labels | in_slices) & PROFILES, key=_by_size) or ["1g.10gb"]
     texts = ["whole", "shared", "mps", "mps:50%", *(f"mig:{profile}" for profile in profiles)]
@@ -150,13 +130,7 @@ def _by_size(profile: str) -> tuple[int, str]:
     return int(profile.partition(".")[2].partition("gb")[0]), profile
 
 
-def _service(
-    request: GpuRequest,
-    cluster: ClusterPaths,
-    nodes: list[Object],
-    found: list[Device],
-    selectors: dict[str, list[str]],
-) -> Service:
+def _service(request: GpuRequest, cluster: ClusterPaths, stock: Inventory) -> Service:
     if request.auto or request.none:
         return Service(request=str(request), note="" if request.none else "the planner turns it into another")
     reasons = explain(request, cluster)
@@ -164,10 +138,10 @@ def _service(
         alone = cluster.model_copy(update={"paths": (path, *(one for one in cluster.paths if one != path))})
         made = place(request, alone, name="doctor")
         by_claim = path in (Path.DRA, Path.EXTENDED)
-        count = _in_slices(request, found, selectors) if by_claim else _on_nodes(made, nodes)
-        if count != 0:
-            return Service(request=str(request), path=path, devices=count, note=_needs(made))
-        reasons[path] = "no device fits"
+        supply = in_slices(made, stock) if by_claim else on_nodes(made, stock.nodes)
+        if supply.devices != 0:
+            return Service(request=str(request), path=path, devices=supply.devices, note=_needs(made))
+        reasons[path] = supply.lacking
     told = "; ".join(f"{path}: {reason}" for path, reason in reasons.items())
     return Service(request=str(request), note=told or "no node and no ResourceSlice has a GPU")
 
@@ -180,35 +154,3 @@ def _needs(made: Placement) -> str:
     strategies = {one["opaque"]["parameters"]["sharing"]["strategy"] for config in configs for one in config}
     gates = {"MPS": "MPSSupport", "TimeSlicing": "TimeSlicingSettings"}
     return ", ".join(f"the DRA driver's feature gate {gates[name]}" for name in sorted(strategies))
-
-
-def _on_nodes(made: Placement, nodes: list[Object]) -> int:
-    """How many of the resource are on nodes that the placement may use."""
-    counts: Counter[str] = Counter()
-    for node in nodes:
-        labels = node["metadata"].get("labels", {})
-        fits = all(labels.get(key) == want for key, want in made.node_selector.items())
-        if fits and all(_fulfils(labels, one) for one in made.node_expressions):
-            counts.update(_gpus(node))
-    return min(counts[name] for name in made.limits)
-
-
-def _fulfils(labels: dict[str, str], expression: dict[str, Any]) -> bool:
-    given = labels.get(expression["key"])
-    return {
-        "In": given in expression.get("values", ()),
-        "NotIn": given not in expression.get("values", ()),
-        "DoesNotExist": given is None,
-    }[str(expression["operator"])]
-
-
-def _in_slices(request: GpuRequest, found: list[Device], selectors: dict[str, list[str]]) -> int | None:
-    """Devices that fit: of several terms, those of the one that has fewest."""
-    counts = []
-    for term in request.terms:
-        expressions = [*selectors.get(device_class(term), ()), *selectors_of(term)]
-        answers = [matches(expressions, device) for device in found]
-        if None in answers:
-            return None
-        counts.append(sum(1 for answer in answers if answer))
-    return min(counts)

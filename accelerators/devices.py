@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from goldpath.accelerators.expressions import compiled
 from goldpath.accelerators.quantities import value
@@ -19,19 +20,46 @@ Slice = dict[str, Any]
 Device = dict[str, Any]
 
 
-def devices(slices: Iterable[Slice]) -> list[Device]:
-    """All devices of the newest generation of each pool, as CEL's ``device`` sees them."""
-    specs = [one["spec"] for one in slices]
-    newest: dict[tuple[str, str], int] = {}
-    for spec in specs:
-        pool = (spec["driver"], spec["pool"]["name"])
-        newest[pool] = max(newest.get(pool, 0), spec["pool"].get("generation", 0))
+class Found(NamedTuple):
+    """One device of a ResourceSlice."""
+
+    device: Device
+    """As CEL's ``device`` sees it."""
+    where: dict[str, Any]
+    """``nodeName``, ``nodeSelector`` or ``allNodes``: the nodes that reach it."""
+    pool: tuple[str, str]
+    """Driver and name of its pool."""
+    given: dict[str, Any]
+    """As the slice has it."""
+
+
+def devices(slices: Iterable[Slice]) -> list[Found]:
+    """All devices of the newest generation of each pool."""
+    specs = [one["spec"] for one in newest(slices)]
     return [
-        _device(spec["driver"], device)
+        Found(
+            device=_device(spec["driver"], device),
+            where=device if spec.get("perDeviceNodeSelection") else spec,
+            pool=(spec["driver"], spec["pool"]["name"]),
+            given=device,
+        )
         for spec in specs
-        if spec["pool"].get("generation", 0) == newest[spec["driver"], spec["pool"]["name"]]
-        for device in spec.get("devices", ())
+        for device in spec.get("devices") or ()
     ]
+
+
+def newest(slices: Iterable[Slice]) -> list[Slice]:
+    """The slices of the newest generation of each pool: older ones are about to go."""
+    given = list(slices)
+    generations: dict[tuple[str, str], int] = {}
+    for one in given:
+        pool = _pool(one)
+        generations[pool] = max(generations.get(pool, 0), one["spec"]["pool"].get("generation", 0))
+    return [one for one in given if one["spec"]["pool"].get("generation", 0) == generations[_pool(one)]]
+
+
+def _pool(one: Slice) -> tuple[str, str]:
+    return one["spec"]["driver"], one["spec"]["pool"]["name"]
 
 
 def matches(expressions: Iterable[str], device: Device) -> bool | None:
@@ -62,11 +90,18 @@ def _evaluate(expression: str, device: Device) -> bool | None:
     import celpy
 
     try:
-        program = celpy.Environment().program(compiled(expression), functions=_functions())
-        answer = program.evaluate({"device": celpy.json_to_cel(_plain(device))})
-    except (celpy.CELEvalError, SpecError, TypeError, ValueError, AttributeError):
+        answer = _program(expression).evaluate({"device": celpy.json_to_cel(_plain(device))})
+    except (celpy.CELEvalError, SpecError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     return bool(answer)
+
+
+@lru_cache(maxsize=64)
+def _program(expression: str) -> Any:
+    """Made once for all devices of a cluster."""
+    import celpy
+
+    return celpy.Environment().program(compiled(expression), functions=_functions())
 
 
 def _plain(device: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Parsed by cel-python, whose grammar lacks the optional selections (``a.?b``, ``a[?'b']``) that Kubernetes has: they are
 read as plain ones. Kubernetes knows one variable, ``device`` (``driver``, ``attributes``, ``capacity`` and
-``allowMultipleAllocations``).
+``allowMultipleAllocations``). What an expression results in and which functions it calls is checked as far as it can be
+told without the API server's types (`expression_types`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from goldpath.accelerators.expression_types import FIELDS, calls, fields, result
 from goldpath.core.errors import SpecError
 
 MAX_LENGTH = 10 * 1024  # resource.k8s.io/v1: CELSelectorExpressionMaxLength
@@ -26,7 +28,10 @@ _MACROS = frozenset(
 
 @lru_cache(maxsize=256)
 def check(expression: str) -> None:
-    """Refuse what the API server would refuse too: an expression that does not parse or knows no such variable.
+    """Refuse what the API server would surely refuse.
+
+    That is an expression that does not parse, reads a variable or a field of `device` or calls a function that there is
+    not, or gives something else than true or false. Overloads (``1 + 'a'``) are left to the API server.
 
     Raises:
         SpecError: what is wrong and where.
@@ -41,6 +46,21 @@ def check(expression: str) -> None:
         raise SpecError(
             f"the CEL expression {_short(expression)} uses {strangers[0]}, which is not declared",
             f"The one variable is `device`. Example: {EXAMPLE}.",
+        )
+    if unknown := calls(tree):
+        raise SpecError(
+            f"the CEL expression {_short(expression)} calls {unknown[0]}, which Kubernetes' CEL does not have",
+            f"Example: {EXAMPLE}.",
+        )
+    if unknown := fields(tree):
+        raise SpecError(
+            f"the CEL expression {_short(expression)} reads device.{unknown[0]}, which there is not",
+            f"A device has {', '.join(FIELDS)}. Example: {EXAMPLE}.",
+        )
+    if (kind := result(tree)) not in ("bool", ""):
+        raise SpecError(
+            f"the CEL expression {_short(expression)} gives a {kind}, not true or false",
+            f"Example: {EXAMPLE}.",
         )
 
 

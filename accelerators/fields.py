@@ -15,7 +15,8 @@ _ALIASES = {
     "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
     "intermediate_size": ("n_inner", "ffn_hidden_size", "block_ff_dim"),
     "max_position_embeddings": ("n_positions", "n_ctx", "max_seq_len"),
-    "num_local_experts": ("num_experts", "n_routed_experts"),
+    "num_local_experts": ("num_experts", "n_routed_experts", "moe_num_experts"),
+    "num_experts_per_tok": ("moe_k", "num_experts_per_token"),
 }
 _MOST_LAYERS = 10_000
 _REMEDY = "Correct it in config.json."
@@ -33,15 +34,26 @@ class Fields:
         self.config, self.name, self.defaults = config, name, dict(defaults or {})
 
     def replaced(self, **values: Any) -> Fields:
-        """The same fields with other values."""
-        return Fields({**self.config, **values}, self.name, self.defaults)
+        """The same fields with other values, whatever they are called in the config."""
+        old = {other for key in values for other in _ALIASES.get(key, ())}
+        kept = {key: value for key, value in self.config.items() if key not in old}
+        return Fields({**kept, **values}, self.name, self.defaults)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The raw value: given, the family's default, or `default`."""
-        for known in (key, *_ALIASES.get(key, ())):
-            if known in self.config:
-                return self.config[known]
-        return self.defaults.get(key, default)
+        """The raw value: given, the family's default, or `default`.
+
+        Raises:
+            ModelError: it is given under two names, with two values.
+        """
+        names = [known for known in (key, *_ALIASES.get(key, ())) if known in self.config]
+        if not names:
+            return self.defaults.get(key, default)
+        given = [known for known in names if self.config[known] is not None]
+        for other in given[1:]:
+            if self.config[other] != self.config[given[0]]:
+                told = f"is {_shown(self.config[given[0]])} and {other}, the same by another name, "
+                raise self.wrong(given[0], f"{told}{_shown(self.config[other])}", "one value")
+        return self.config[given[0]] if given else None
 
     def size(self, key: str, *, least: int = 1, default: int | None = None) -> int:
         """A whole number of at least `least`.

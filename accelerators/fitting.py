@@ -6,6 +6,7 @@ import functools
 
 from goldpath.accelerators import serving_memory, training_memory
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.kv_cache import dtype_name
 from goldpath.accelerators.places import Place
 from goldpath.accelerators.serving_memory import Capacity, ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
@@ -49,10 +50,32 @@ def training_row(architecture: Architecture, shape: TrainingShape, place: Place,
 
 
 def serving_row(architecture: Architecture, shape: ServingShape, place: Place, margin: float) -> Row:
-    """Lay serving against a place, with what fits there beside the weights."""
+    """Lay serving against a place, with what fits there beside the weights; refused where vLLM would not start."""
     needed = serving_memory.estimate(architecture, shape)
+    if refused := _unserved(shape, place):
+        return _row(place, needed.gpu_bytes, margin, needed.largest, refused=refused)
     held = serving_memory.capacity(architecture, shape, int(place.has * (1 - margin)))
-    return _row(place, needed.gpu_bytes, margin, needed.largest, held)
+    row = _row(place, needed.gpu_bytes, margin, needed.largest, held)
+    slower = row.fits and shape.weights == "fp8" and not place.fp8
+    return row.model_copy(update={"why": "computed in 16 bits"}) if slower else row
+
+
+def _unserved(shape: ServingShape, place: Place) -> str:
+    """What the GPU cannot compute in; empty where vLLM starts.
+
+    "Bfloat16 is only supported on GPUs with compute capability of at least 8.0" (vLLM). Weights in fp8 and mxfp4 need
+    the same: Ampere unpacks them (Marlin, vllm-project/vllm#5975; `Mxfp4Config.get_min_capability`). A cache in fp8
+    needs 8.9 with the attention that vLLM takes by itself (vllm-project/vllm#26431, #47549).
+    """
+    cache = shape.kv_dtype if shape.kv_dtype == "auto" else dtype_name(shape.kv_dtype)
+    if not place.bf16 and "bf16" in (shape.weights, cache):
+        what = "dtype fp16" if shape.weights == "bf16" else "kv-dtype auto"
+        return f"no bf16: {what} would do"
+    if not place.bf16 and shape.weights in ("fp8", "mxfp4"):
+        return f"no {shape.weights} nor bf16: dtype fp16 or int4 would do"
+    if not place.fp8 and cache == "fp8":
+        return "no fp8 for the cache: kv-dtype auto would do"
+    return ""
 
 
 @functools.lru_cache(maxsize=512)

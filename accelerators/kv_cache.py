@@ -79,7 +79,7 @@ class KvCache(Result):
 
 
 def dtype_name(given: str, architecture: Architecture | None = None) -> str:
-    """The name in `DTYPES`; `auto` is what the weights are stored in.
+    """The name in `DTYPES`; `auto` is what the model computes in.
 
     Raises:
         SpecError: an unknown one.
@@ -109,8 +109,8 @@ def kv_cache(
     Args:
         architecture: of the model.
         tokens: per sequence, prompt and answer together.
-        dtype: of keys and values, a name of `DTYPES`, a usual other name of it, or `auto`: what the weights are
-            stored in. A quantised cache leaves states in the model's own dtype.
+        dtype: of keys and values, a name of `DTYPES`, a usual other name of it, or `auto`: what the model
+            computes in. A quantised cache leaves states in the model's own dtype.
         tensor_parallel: GPUs that share each layer.
         sequences: how many there are at once, all of `tokens` tokens.
         formula: `naive` is `2 * layers * hidden_size * bytes * tokens`: every query head with keys and values of its

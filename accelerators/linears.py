@@ -63,6 +63,12 @@ def _latent(layer: Layer, hidden: int) -> list[Linear]:
     return [Linear(hidden, query_rank), Linear(query_rank, queries), *rest]
 
 
+def latent(layer: Layer, hidden: int) -> list[Linear]:
+    """The projections to the latent vectors of multi-head latent attention: of queries, and of keys and values."""
+    queries = layer.heads * layer.head_dim
+    return [one for one in _latent(layer, hidden) if one.inputs == hidden and one.outputs != queries]
+
+
 def _feed_forward(architecture: Architecture, layer: Layer, hidden: int) -> list[Linear]:
     width = layer.shared_intermediate_size if layer.feed_forward == "moe" else layer.intermediate_size
     if layer.feed_forward == "none" or not width:

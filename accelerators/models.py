@@ -137,6 +137,8 @@ def _remote(uri: str) -> dict[str, Any]:
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
     try:
         config = json.loads(raw)
+    except RecursionError:
+        raise ModelError(f"{where} is nested too deeply", "Give the config.json of a model.") from None
     except ValueError as error:
         raise ModelError(f"{where} is no JSON ({error})", "Fetch it again, or give another model.") from error
     if not isinstance(config, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from goldpath.accelerators import products, quantities
-from goldpath.accelerators.catalogue import Gpu, Profile, find, gpus, profiles
+from goldpath.accelerators.catalogue import Gpu, Profile, check_profile, find, gpus, profiles
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.terms import Term
 from goldpath.core.errors import SpecError
@@ -26,6 +26,8 @@ class Place(Result):
     sms: int
     count: int = 1
     bf16: bool = True
+    fp8: bool = True
+    """Whether its tensor cores multiply fp8."""
     cost: int = 0
     """Bytes that it is counted with when places are compared; 0: those that it has."""
 
@@ -44,13 +46,20 @@ def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
     A MIG slice has no way to its neighbours (no NCCL over NVLink or PCIe), so several devices are whole GPUs.
 
     Args:
-        names: `any`, or names of the catalogue, in one string with commas or in several.
+        names: `any`, or names of the catalogue, in one string with commas or in several; `A30` is the GPU and all its
+            profiles, `A30:1g.6gb` that profile alone.
         count: devices of one process group.
 
     Raises:
-        SpecError: the catalogue has no such GPU.
+        SpecError: the catalogue has no such GPU, the GPU no such profile, or several slices are asked for.
     """
-    chosen = _chosen(names)
+    chosen, named = _chosen(names)
+    if named and count > 1:
+        gpu, profile = named[0]
+        raise SpecError(
+            f"{gpu.name}:{profile.name} is a MIG slice, and {count} devices that work together are whole GPUs",
+            f"Give {gpu.name}.",
+        )
     rows = [
         Place(
             request=f"whole:{gpu.name}" + (f"*{count}" if count > 1 else ""),
@@ -59,23 +68,28 @@ def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
             sms=gpu.sms,
             count=count,
             bf16=gpu.bf16,
+            fp8=gpu.fp8,
         )
         for gpu in chosen
     ]
     if count == 1:
-        rows += _slices(chosen)
+        rows += _slices(chosen, named)
     return sorted(rows, key=lambda place: place.cost_order)
 
 
 def granted(request: GpuRequest) -> Place | None:
     """What a request is sure to get on each device; None where that cannot be known before it is granted.
 
-    A GPU in turns counts whole, since nothing keeps its memory apart; a limit of MPS or a capacity of DRA counts.
+    A GPU in turns counts whole, since nothing keeps its memory apart; a limit of MPS or a capacity of DRA counts. MPS
+    without a limit is a part of which the request does not say how large: the device plugin gives each replica an
+    equal one.
     """
     if len(request.terms) != 1:
         return None
     (term,) = request.terms
     limit = _limit(term)
+    if term.sharing == "mps" and not limit:
+        return None
     if term.kind == "mig":
         able = [(gpu, one) for gpu in gpus() for one in gpu.mig if one.resource_name == term.profile]
         place = _slice(term.profile, able) if able else None
@@ -94,7 +108,7 @@ def _limit(term: Term) -> int:
     """Bytes of device memory that the request itself names; 0 where it names none."""
     if term.memory:
         return int(quantities.value(term.memory))
-    asked = [one.quantity for one in term.capacity if one.name.rpartition("/")[2] == "memory"]
+    asked = [one.quantity for one in term.capacity if term.qualified(one.name) == term.qualified("memory")]
     return int(quantities.value(asked[0])) if asked else 0
 
 
@@ -107,27 +121,32 @@ def _smallest(able: list[Gpu]) -> Place | None:
         has=min(gpu.usable_bytes for gpu in able),
         sms=min(gpu.sms for gpu in able),
         bf16=all(gpu.bf16 for gpu in able),
+        fp8=all(gpu.fp8 for gpu in able),
     )
 
 
-def _chosen(names: str | Iterable[str]) -> list[Gpu]:
+def _chosen(names: str | Iterable[str]) -> tuple[list[Gpu], list[tuple[Gpu, Profile]]]:
+    """GPUs with all their profiles, and single profiles."""
     words = names.split(",") if isinstance(names, str) else list(names)
     words = [word.strip() for word in words if word.strip()]
     if not words:
         raise SpecError("no GPU is given", "Give a name of the catalogue, or any.")
     if any(word.lower() == ANY for word in words):
-        return list(gpus())
-    return list({gpu.name: gpu for gpu in map(find, words)}.values())
+        return list(gpus()), []
+    found = {gpu.name: gpu for gpu in (find(word) for word in words if ":" not in word)}
+    named = [word.partition(":") for word in words if ":" in word]
+    return list(found.values()), [
+        (find(gpu), check_profile(gpu, profile.strip())) for gpu, _, profile in named
+    ]
 
 
-def _slices(chosen: list[Gpu]) -> list[Place]:
+def _slices(chosen: list[Gpu], named: list[tuple[Gpu, Profile]]) -> list[Place]:
     """A profile of one name is one request, whichever GPU serves it: it has what the smallest of them gives."""
-    found: dict[str, list[tuple[Gpu, Profile]]] = {}
-    for gpu in chosen:
-        for profile in profiles(gpu):
-            if "+" not in profile.name:
-                found.setdefault(profile.name, []).append((gpu, profile))
-    return [_slice(name, rows) for name, rows in found.items()]
+    rows = [(gpu, profile) for gpu in chosen for profile in profiles(gpu) if "+" not in profile.name]
+    found: dict[str, dict[str, tuple[Gpu, Profile]]] = {}
+    for gpu, profile in [*rows, *named]:
+        found.setdefault(profile.resource_name, {})[gpu.name] = (gpu, profile)
+    return [_slice(name, list(owners.values())) for name, owners in found.items()]
 
 
 def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
@@ -135,7 +154,9 @@ def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
     return Place(
         request=f"mig:{name}",
         gpus=tuple(gpu.name for gpu, _ in rows),
-        has=min(profile.usable_bytes for _, profile in rows),
+        has=min(gpu.slice_bytes(profile) for gpu, profile in rows),
         sms=min(profile.sms for _, profile in rows),
+        bf16=all(gpu.bf16 for gpu, _ in rows),
+        fp8=all(gpu.fp8 for gpu, _ in rows),
         cost=max(gpu.usable_bytes for gpu, _ in rows) + 1 if all_of_it else 0,
     )

@@ -12,7 +12,7 @@ from goldpath.accelerators.fitting import Row, gib, named, serving_row, training
 from goldpath.accelerators.places import ANY, places
 from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
-from goldpath.core.errors import MachineError, SpecError
+from goldpath.core.errors import SpecError
 from goldpath.core.spec import Result
 
 MARGIN = 0.1
@@ -51,19 +51,6 @@ class Verdict(Result):
     limited: bool
     """Whether a container's limit decides, not the machine's memory."""
     why: str
-
-    def require(self) -> None:
-        """Refuse a training that cannot fit.
-
-        Raises:
-            MachineError: it does not fit.
-        """
-        if not self.fits:
-            raise MachineError(
-                self.why,
-                "Turn gradient_checkpointing on, lower batch_size or sequence_length, use method lora, "
-                "or give it more memory.",
-            )
 
 
 def train(
@@ -123,30 +110,6 @@ def serve(
         verdict=_verdict(rows, cheapest, needed.gpu_bytes, margin),
         alternatives=helps,
         notes=needed.assumed,
-    )
-
-
-def choose(need: int, names: str | Iterable[str] = ANY, margin: float = MARGIN, count: int = 1) -> str:
-    """The request that `auto` stands for: the cheapest place with `need` bytes and the margin on each device.
-
-    Args:
-        need: bytes on one device.
-        names: `any`, or the GPUs that the cluster has.
-        margin: share of the device that stays free.
-        count: devices of one process group.
-
-    Raises:
-        SpecError: none has so much.
-    """
-    found = places(names, count)
-    for place in found:
-        if need <= place.has * (1 - margin):
-            return place.request
-    largest = max(found, key=lambda place: place.has)
-    raise SpecError(
-        f"it needs {gib(need)} and the largest choice, {largest.request}, has {gib(largest.has)}"
-        f" less a margin of {margin:.0%}",
-        "Ask `goldpath plan` what would help: method qlora, gradient checkpointing, more GPUs with fsdp.",
     )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from goldpath.accelerators import cluster as gpus
+from goldpath.accelerators.placement import ClusterPaths
 from goldpath.core.checks.api import Answer, Api, Object, connect
 from goldpath.core.errors import MachineError
+from goldpath.core.kubernetes import Cluster
 
 _LISTS = (
     "/api/v1/nodes",
@@ -29,6 +32,20 @@ def read_from(api: Api) -> tuple[list[Object], list[Object], list[Object]]:
     """
     nodes, slices, classes = (_list(api, path) for path in _LISTS)
     return nodes, slices, classes
+
+
+def paths_of(cluster: Cluster) -> ClusterPaths:
+    """How a cluster hands out GPUs, read over a step's own connection, which tries again.
+
+    Raises:
+        GoldpathError: it cannot be reached, or refuses to be read.
+    """
+    dra = "resource.k8s.io/v1"
+    nodes, slices, classes = (
+        cluster.find(version, kind) if version == "v1" or cluster.has(version, kind) else []
+        for version, kind in (("v1", "Node"), (dra, "ResourceSlice"), (dra, "DeviceClass"))
+    )
+    return gpus.paths(nodes, slices, classes)
 
 
 def _list(api: Api, path: str) -> list[Object]:

@@ -47,7 +47,7 @@ FORMS = (
     "dra:gpu.nvidia.com{memory>=40Gi}*2"
 )
 Interval = Literal["", "default", "short", "medium", "long"]
-_GLUED = re.compile(r"(?:me(?:\.all)?|gfx)(?=$|[.*: ])")
+_GLUED = re.compile(r"(?:me(?:\.all)?|gfx)(?=$|[.*: ])", re.IGNORECASE)
 
 
 class GpuRequest(Spec):
@@ -158,7 +158,7 @@ def _terms(text: str) -> list[str]:
     """The parts between plus signs; NVIDIA's ``1g.10gb+me`` is one part."""
     parts: list[str] = []
     for part in scanner.split(text, "+"):
-        if parts and parts[-1].startswith("mig") and _GLUED.match(part):
+        if parts and parts[-1].lower().startswith("mig") and _GLUED.match(part):
             parts[-1] += f".{part}"
         else:
             parts.append(part)
@@ -231,13 +231,14 @@ def _mps(rest: str) -> Term:
 def _mig(rest: str) -> Term:
     if not rest:
         raise SpecError("mig needs a profile", f"Example: mig:1g.10gb. Profiles: {by_gpu()}.")
-    text, _, limits = (part.strip() for part in rest.partition(":"))
     sharing: Sharing = ""
+    text, _, limits = (part.strip() for part in rest.partition(":"))
+    text = text.lower()
     if text.endswith(".shared"):
         text, sharing = text.removesuffix(".shared"), "time"
     elif text.endswith(".mps"):
         text, sharing = text.removesuffix(".mps"), "mps"
-    profile = text.lower().replace("gb+", "gb.")
+    profile = text.replace("gb+", "gb.")
     if not SHAPE.fullmatch(profile):
         raise SpecError(
             f"{text!r} is not shaped like a MIG profile (<slices>g.<memory>gb)", f"Profiles: {by_gpu()}."

@@ -2,7 +2,7 @@
 
 vLLM takes `gpu_memory_utilization` of a GPU's memory. It loads the weights, runs one batch of the largest size to see
 what activations need, and gives the rest to the KV cache in blocks of 16 tokens (arXiv 2309.06180). What activations
-and CUDA graphs take is an allowance here, stated with each constant; the cache is exact (`kv_cache`).
+and CUDA graphs take is an allowance here, stated with each constant; the cache is what vLLM's own formula asks for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from goldpath.accelerators.architecture import Architecture
-from goldpath.accelerators.kv_cache import dtype_name, kv_cache
+from goldpath.accelerators.kv_cache import KvCache, dtype_name, kv_cache
+from goldpath.accelerators.serving_weights import gpu_weight_bytes
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import Result, Spec
 
@@ -20,21 +21,23 @@ MIB = 1024**2
 BLOCK = 16
 """Tokens in a block of the cache."""
 CONTEXT_BYTES = 600 * MIB
-"""CUDA's context, cuBLAS and, among several GPUs, NCCL: not PyTorch's, but inside vLLM's share."""
+"""An allowance for CUDA's context, cuBLAS and, among several GPUs, NCCL: not PyTorch's, but inside vLLM's share.
+
+It logs `non_torch_memory` of 0.33 and 0.39 GiB on two GPUs (vllm-project/vllm issues 14452 and 11251)."""
 GRAPH_BYTES = 800 * MIB
-"""CUDA graphs of the batch sizes that vLLM captures by default; about 0.3 to 1 GiB in its logs."""
+"""An allowance for CUDA graphs of the batch sizes that vLLM captures by default.
+
+It logs 0.21 GiB for a model of 1 B (vllm-project/vllm pull request 11349) and estimates 0.36 GiB in another log
+(gpustack/runner pull request 251); vLLM 0.5 took 2.4 GiB for one of 34 B (issue 7553), beside its share."""
 SAMPLER_SEQUENCES = 256
 """Sequences whose logits are sampled at once (`max_num_seqs`)."""
-WEIGHTS = ("bf16", "fp16", "fp32", "fp8", "int8", "int4")
-_GROUP = 128
-"""Weights that share a scale and a zero point in 4 bits (AWQ and GPTQ)."""
 
 
 class ServingShape(Spec):
     """How a model is served on each GPU."""
 
-    weights: Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4"] = "bf16"
-    """Of the layers' matrices; embeddings and the output head stay in 16 bits when they are quantised."""
+    weights: Literal["bf16", "fp16", "fp32", "fp8", "int8", "int4", "nf4", "mxfp4"] = "bf16"
+    """Of the layers' matrices (mxfp4: of the experts'); the rest stays in 16 bits when they are quantised."""
     kv_dtype: str = "auto"
     """As in `kv_cache.DTYPES`; `auto`: 16 bits, or fp32 with fp32 weights."""
     context: Annotated[int, Field(ge=1, le=16_777_216)] = 8192
@@ -113,12 +116,12 @@ def estimate(architecture: Architecture, shape: ServingShape) -> ServingMemory:
             f"Give a context of at most {architecture.max_positions}.",
         )
     dtype = _kv_dtype(architecture, shape)
-    cache = kv_cache(architecture, _blocks(shape.context), dtype, shape.tensor_parallel, shape.concurrency)
+    cache = kv_cache(architecture, shape.context, dtype, shape.tensor_parallel)
     return ServingMemory(
-        weights=weight_bytes(architecture, shape.weights) // shape.tensor_parallel,
+        weights=gpu_weight_bytes(architecture, shape.weights, shape.tensor_parallel),
         activations=_activations(architecture, shape),
         framework=CONTEXT_BYTES + (GRAPH_BYTES if shape.cuda_graphs else 0),
-        kv_cache=cache.bytes_total,
+        kv_cache=shape.concurrency * _sequence_bytes(cache, shape.batched_tokens),
         kv_dtype=dtype,
         bytes_per_token=cache.bytes_per_token,
         utilization=shape.utilization,
@@ -144,31 +147,29 @@ def capacity(architecture: Architecture, shape: ServingShape, gpu_bytes: int) ->
     )
 
 
-def weight_bytes(architecture: Architecture, dtype: str) -> int:
-    """Bytes of all weights.
-
-    fp8 and int8 take a byte in the layers (their scales are one a matrix or a row); int4 half a byte, and for each 128
-    a scale in 16 bits and a zero point in 4 (arXiv 2306.00978). Everything outside the layers stays in 16 bits,
-    and so does a tower for images.
-    """
-    if dtype not in WEIGHTS:
-        raise SpecError(f"dtype is {dtype!r}", f"Use one of {', '.join(WEIGHTS)}.")
-    tower = architecture.tower.parameters if architecture.tower else 0
-    if dtype in ("bf16", "fp16", "fp32"):
-        return (architecture.parameters + tower) * (4 if dtype == "fp32" else 2)
-    inside = architecture.parameters - architecture.outside_parameters
-    held = inside if dtype in ("fp8", "int8") else inside // 2 + -(-inside // _GROUP) * 5 // 2
-    return held + 2 * (architecture.outside_parameters + tower)
-
-
 def _kv_dtype(architecture: Architecture, shape: ServingShape) -> str:
     if shape.kv_dtype != "auto":
         return dtype_name(shape.kv_dtype, architecture)
     return shape.weights if shape.weights in ("bf16", "fp16", "fp32") else "bf16"
 
 
-def _blocks(tokens: int) -> int:
-    return -(-tokens // BLOCK) * BLOCK
+def _sequence_bytes(cache: KvCache, batched_tokens: int) -> int:
+    """Bytes that vLLM wants for one sequence, in whole blocks: `max_memory_usage_bytes` in its kv_cache_interface.
+
+    A layer with a window holds more than it sees: the tokens that are computed at once besides, and a block because a
+    window need not begin where a block does.
+    """
+    total = 0
+    for group in cache.groups:
+        tokens, more = cache.tokens, 0
+        if group.kind == "sliding":
+            tokens, more = min(group.window - 1 + batched_tokens, tokens), 1
+        elif group.kind == "chunked":
+            tokens = min(group.window + batched_tokens, tokens)
+        elif group.kind not in ("full", "mla"):
+            tokens = 0
+        total += (-(-tokens // BLOCK) + more) * BLOCK * group.bytes_per_token + group.state_bytes
+    return total
 
 
 def _activations(architecture: Architecture, shape: ServingShape) -> int:
@@ -186,7 +187,8 @@ def _longest(architecture: Architecture, shape: ServingShape, room: int) -> int:
     dtype = _kv_dtype(architecture, shape)
 
     def fits(tokens: int) -> bool:
-        return kv_cache(architecture, tokens, dtype, shape.tensor_parallel).bytes_total <= room
+        cache = kv_cache(architecture, tokens, dtype, shape.tensor_parallel)
+        return _sequence_bytes(cache, shape.batched_tokens) <= room
 
     most = architecture.max_positions or 2**24
     if fits(most):

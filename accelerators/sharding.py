@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from goldpath.accelerators.architecture import Architecture
-from goldpath.accelerators.linears import count_linears, linear_weights
+from goldpath.accelerators.architecture import Architecture, Layer
+from goldpath.accelerators.linears import count_linears, linear_weights, linears
 from goldpath.accelerators.training_shape import TrainingShape
 
 ZERO_BUCKET = 500_000_000
@@ -23,17 +23,6 @@ class States(NamedTuple):
     gathered: int
 
 
-def zero_states(parameters: int, gpus: int, stage: int) -> int:
-    """Bytes of weights, gradients and optimizer states on each of N GPUs under ZeRO.
-
-    With Adam in mixed precision a parameter takes 2 (weight) + 2 (gradient) + 12 (fp32 copy and two moments): stage 1
-    divides the 12, stage 2 the gradient too, stage 3 all (arXiv 1910.02054, figure 1).
-    """
-    parts = (2, 2, 12)
-    whole = {0: 3, 1: 2, 2: 1, 3: 0}[stage]
-    return parameters * sum(parts[:whole]) + -(-parameters * sum(parts[whole:]) // gpus)
-
-
 def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> States:
     """Weights, adapters, gradients and optimizer states of a run, on one GPU."""
     base = base_bytes(architecture, shape)
@@ -42,23 +31,25 @@ def states(architecture: Architecture, shape: TrainingShape, trainable: int) -> 
         return _whole(shape, trainable, base, idle)
     stage, n = _STAGE[shape.sharding], shape.gpus
     deepspeed = shape.sharding.startswith("zero")
-    weights = -(-base // n) if stage == 3 else base
     if shape.method == "full":
         # The fp32 weights are the optimizer's; what is computed with is a bf16 copy.
         held = 2 if deepspeed else 0
-        tower = 4 * architecture.tower.parameters if architecture.tower else 0
-        weights = trainable * held + tower
-        weights = -(-weights // n) if stage == 3 else weights
+        weights = trainable * held + (4 * architecture.tower.parameters if architecture.tower else 0)
         adapters, per_gradient, per_optimizer = 0, 2 if deepspeed else 4, 12
     else:
-        adapters = trainable * shape.adapter_bytes + idle
+        weights, adapters = base, trainable * shape.adapter_bytes + idle
         per_gradient, per_optimizer = shape.adapter_bytes, 2 * shape.adapter_bytes
         if deepspeed:
             adapters, per_gradient, per_optimizer = trainable * 2 + idle, 2, 12
-        adapters = -(-adapters // n) if stage == 3 else adapters
+    gathered = _gathered(architecture, shape, trainable)
+    if shape.sharding == "fsdp-grad-op":
+        # Each GPU keeps its share beside what it gathers, frozen weights too.
+        gathered += _whole_weights(architecture, shape, weights + adapters)
+    if stage == 3 or not deepspeed:
+        weights, adapters = -(-weights // n), -(-adapters // n)
     gradients = trainable * per_gradient if stage < 2 else -(-trainable * per_gradient // n)
     optimizer = -(-trainable * per_optimizer // n)
-    return States(weights, adapters, gradients, optimizer, _gathered(architecture, shape, trainable))
+    return States(weights, adapters, gradients, optimizer, gathered)
 
 
 def base_bytes(architecture: Architecture, shape: TrainingShape) -> int:
@@ -96,17 +87,32 @@ def _whole(shape: TrainingShape, trainable: int, base: int, idle: int) -> States
     return States(base, adapters, trainable * size, 2 * trainable * size, buckets)
 
 
+def _whole_weights(architecture: Architecture, shape: TrainingShape, frozen: int) -> int:
+    """Bytes of all weights gathered, from the forward pass to the end of the backward pass."""
+    if shape.method != "full":
+        return frozen
+    tower = architecture.tower.parameters if architecture.tower else 0
+    return shape.stored_bytes * (architecture.parameters + tower)
+
+
 def _gathered(architecture: Architecture, shape: TrainingShape, trainable: int) -> int:
     """What is whole for a moment: two layers (the present one and the next, fetched early), buckets of gradients."""
-    per_weight = 0.5 if shape.method == "qlora" else 2
     largest = max((layer.parameters for layer in architecture.layers), default=0)
-    outer = architecture.vocab_size * architecture.hidden_size
+    whole_gradients = 2 * largest if shape.method == "full" else 0
     if shape.sharding == "fsdp-grad-op":
-        weights = architecture.parameters * per_weight if shape.method == "full" else 0
-        return int(weights) + 2 * largest * (2 if shape.method == "full" else 0)
+        return 2 * whole_gradients
     gradients = 2 * min(trainable, ZERO_BUCKET)
     if shape.sharding in ("zero1", "zero2"):
         return gradients
-    piece = max(2 * largest, largest + outer)
-    whole_gradients = 2 * largest if shape.method == "full" else 0
-    return int(piece * per_weight) + (gradients if shape.sharding == "zero3" else whole_gradients)
+    layer = max((_layer_bytes(architecture, one, shape) for one in architecture.layers), default=0)
+    outer = architecture.vocab_size * architecture.hidden_size * shape.stored_bytes
+    return max(2 * layer, layer + outer) + (gradients if shape.sharding == "zero3" else whole_gradients)
+
+
+def _layer_bytes(architecture: Architecture, layer: Layer, shape: TrainingShape) -> int:
+    """Bytes of a layer's weights as they are gathered: on a 4-bit base its linear layers alone have 4 bits."""
+    if shape.method != "qlora":
+        return layer.parameters * shape.stored_bytes
+    small = linears(architecture, layer)
+    quantised = sum(one.weights for one in small)
+    return nf4_bytes(quantised, len(small)) + 2 * (layer.parameters - quantised)

@@ -21,6 +21,7 @@ Sharing = Literal["", "time", "mps"]
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_KEYWORDS = frozenset({"false", "in", "null", "true"})
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 _PRODUCT = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-._][A-Za-z0-9]+)*")
 
@@ -57,6 +58,10 @@ class Capacity(Spec):
     @model_validator(mode="after")
     def _right(self) -> Capacity:
         attribute(self.name)
+        if self.name.rpartition("/")[2] in _KEYWORDS:
+            raise SpecError(
+                f"the capacity {self.name} is a word of CEL's own", "No device has it: memory is one."
+            )
         if not is_quantity(self.quantity):
             raise SpecError(
                 f"{self.quantity!r} in {self} is not a Kubernetes quantity", f"Examples: {EXAMPLES}."
@@ -144,9 +149,14 @@ class Term(Spec):
                 f"{self.device_class!r} is no name of a DeviceClass",
                 "`kubectl get deviceclasses` lists them; example: dra:gpu.nvidia.com.",
             )
-        names = [one.name for one in self.capacity]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise SpecError(f"the capacity {min(twice)} is named twice", "Name it once.")
+        names = [self.qualified(one.name) for one in self.capacity]
+        if twice := [one.name for one in self.capacity if names.count(self.qualified(one.name)) > 1]:
+            raise SpecError(f"the capacity {twice[0]} is named twice", "Name it once.")
+
+    def qualified(self, capacity: str) -> str:
+        """A capacity's name with its domain: by default that of the driver behind the class."""
+        nvidia = self.device_class.endswith("nvidia.com")
+        return capacity if "/" in capacity else f"{NVIDIA if nvidia else self.device_class}/{capacity}"
 
     @property
     def time_sliced(self) -> bool:

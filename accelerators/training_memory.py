@@ -15,11 +15,15 @@ from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 
 MIB = 1024**2
 CUDA_CONTEXT = 600 * MIB
-"""CUDA's context with the kernels of PyTorch, cuBLAS and its workspace, on each GPU."""
+"""An allowance for CUDA's context with the kernels of PyTorch, cuBLAS and its workspace, on each GPU.
+
+Some 300 MB where kernels are loaded as they are used, more than 1000 before CUDA 11.7 (pytorch/pytorch issue 107667).
+Not measured here."""
 CACHE_SHARE = 0.04
-"""What PyTorch's caching allocator holds beyond the tensors: pieces too small to use again."""
+"""A guess at what PyTorch's caching allocator holds beyond the tensors: pieces too small to use again. Not measured."""
 CPU_PROCESS = 560 * MIB
-"""A training process on a CPU without its model: Python, PyTorch, transformers, TRL and the data."""
+"""A training process on a CPU without its model: Python, PyTorch, transformers, TRL and the data. Measured
+(`benchmarks/results/training_memory.json`)."""
 CPU_SHARE = 0.01
 _TILE = (4096, 32768)
 """Tokens and vocabulary of a tile of TRL's loss on a GPU (`trl.kernels.chunked_logprob`)."""
@@ -152,6 +156,8 @@ def _framework(shape: TrainingShape, tensors: int) -> int:
 
 def _assumed(architecture: Architecture) -> tuple[str, ...]:
     notes = list(architecture.assumed)
+    if architecture.quantization:
+        notes.append(f"published in {architecture.quantization}; trained as loaded in 16 bits")
     if any(layer.state for layer in architecture.layers):
         notes.append("activations of Mamba and linear-attention layers are a rough count")
     if any(layer.experts for layer in architecture.layers):

@@ -19,7 +19,7 @@ _GIB = 2**30
 _WIDTH = 150
 _METHODS = ("lora", "full", "qlora")
 _SHARDINGS = ("none", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op")
-_WEIGHTS = ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "int4")
+_WEIGHTS = ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "int4", "nf4", "mxfp4")
 
 
 @click.group("plan")
@@ -40,7 +40,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--gpu",
             default="any",
             show_default=True,
-            help="GPUs of the catalogue, with commas between; or any.",
+            help="GPUs of the catalogue, with commas between, or any; A30:1g.6gb is one MIG profile.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
@@ -114,7 +114,7 @@ def train(model: str, gpu: str, as_json: bool, margin: float, **given: Any) -> N
     type=click.Choice(_WEIGHTS),
     default="auto",
     show_default=True,
-    help="Of the weights; auto: as stored.",
+    help="Of the weights; auto: as published (quantization_config, else torch_dtype).",
 )
 @click.option("--kv-dtype", default="auto", show_default=True, help="Of the cache: auto, bf16, fp8, ...")
 @click.option("--tp", type=int, default=1, show_default=True, help="GPUs that share each layer.")
@@ -128,7 +128,7 @@ def serve(model: str, gpu: str, as_json: bool, margin: float, tp: int, dtype: st
     from goldpath.accelerators.serving_memory import ServingShape
 
     architecture = models.load(model)
-    weights = architecture.dtype if dtype == "auto" else dtype
+    weights = architecture.stored if dtype == "auto" else dtype
     shape = ServingShape.parse({"weights": weights, "tensor_parallel": tp, **given})
     made = plan.serve(architecture, shape, gpu, margin)
     if as_json:
@@ -194,6 +194,8 @@ def _print_rows(console: Console, made: Plan) -> None:
         if held := row.capacity:
             counts = (held.kv_tokens, held.longest_context, held.concurrent_sequences)
             sizes += [f"{count:,}" for count in counts]
+        elif made.kind == "serve":  # vLLM would not start there
+            sizes += ["-"] * 3
         mark = "[bold green]cheapest[/]" if row.request == made.cheapest else "yes" if row.fits else "no"
         table.add_row(row.request, *sizes, mark, row.why, style="" if row.fits else "dim")
     console.print(table)

@@ -4,10 +4,10 @@ from typing import Any
 
 from kfp import dsl
 
-from goldpath.components.base import component
+from goldpath.components.base import computing
 
 
-@component
+@computing
 def build_features(
     documents: dsl.Input[dsl.Dataset],
     frame: dsl.Output[dsl.Dataset],

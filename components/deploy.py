@@ -28,7 +28,6 @@ def deploy(
         The base URL of the OpenAI API.
     """
     from goldpath.core.steps import step
-    from goldpath.core.uris import local_path
     from goldpath.serving import endpoints
     from goldpath.serving.specs import ServeSpec
 
@@ -36,7 +35,8 @@ def deploy(
         asked = ServeSpec.from_form(
             name=name,
             engine=engine,
-            model_uri=str(local_path(cached.uri)),
+            model_uri=cached.uri,
+            model_digest=str(cached.metadata.get("digest", "")),
             model_version=str(cached.metadata.get("version", "")),
             overrides=overrides,
         )

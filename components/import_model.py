@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from goldpath.components.base import component
+from goldpath.components.base import computing
 
 
-@component
+@computing
 def import_model(
     base: dsl.Output[dsl.Model],
     result: dsl.Output[dsl.Artifact],

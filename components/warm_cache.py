@@ -20,12 +20,10 @@ def warm_cache(
 
     Args:
         registered: The registered version, with its digest and number.
-        cached: Folder in the cache, with digest, bytes and version.
+        cached: Folder in the cache (on a cluster: the copies' URI), with digest, bytes and version.
         result: CachedModel as JSON.
         overrides: {"warm_cache": {...}}: fields of CacheSpec.
     """
-    from pathlib import Path
-
     from goldpath.core.steps import step
     from goldpath.serving import model_cache
     from goldpath.serving.specs import CacheSpec
@@ -35,13 +33,9 @@ def warm_cache(
             uri=registered.uri, model_digest=registered.metadata["digest"], overrides=overrides
         )
         warmed = model_cache.warm(asked)
-        cached.uri = Path(warmed.path).as_uri()
+        cached.uri = warmed.uri
         cached.metadata.update(
             digest=warmed.digest, bytes=warmed.bytes, version=registered.metadata["version"]
         )
         running.reused = warmed.bytes_fetched == 0
-        running.done(
-            result.path,
-            warmed,
-            f"{warmed.bytes / 1e6:,.0f} MB ready, {warmed.bytes_fetched / 1e6:,.0f} MB fetched",
-        )
+        running.done(result.path, warmed, warmed.said)

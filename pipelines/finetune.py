@@ -16,6 +16,7 @@ from goldpath.components.register_model import register_model
 from goldpath.components.report import report
 from goldpath.components.tune import tune
 from goldpath.components.warm_cache import warm_cache
+from goldpath.pipelines.kubeflow import prepare
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune, judge, register and serve a language model.")
@@ -131,4 +132,7 @@ def finetune(
         for task in (cached, live, probed, full):
             task.set_caching_options(False)
     with dsl.Else(name="rejected-by-the-gate"):
-        report(**told).set_caching_options(False)
+        short = report(**told)
+        short.set_caching_options(False)
+    prepare(data, features, base, planned, search, training, judged, registration)
+    prepare(cached, live, probed, full, short)

@@ -42,7 +42,8 @@ def summary(plan: ResourcePlan) -> str:
     has = f" of {_gib(place.has)}" if place.has else ""
     where = f"{place.place}: " if place is plan.here else ""
     on = f"; on a cluster {plan.cluster.place}" if place is plan.here and plan.cluster else ""
-    return f"gpu {plan.gpu}, {where}{_gib(place.need)}{has}{on}"
+    unknown = "; whether that fits is not known" if place.fits is None else ""
+    return f"gpu {plan.gpu}, {where}{_gib(place.need)}{has}{on}{unknown}"
 
 
 def lede(run: RunRecord) -> dict[str, str]:
@@ -90,7 +91,10 @@ def _facts(plan: ResourcePlan) -> list[tuple[str, str]]:
     if plan.here:
         facts.append(("Needs here", f"{_gib(plan.here.need)}, {plan.here.precision}"))
     if plan.cluster:
-        facts.append(("On a cluster", f"gpu={plan.cluster.place}" if plan.here else _gib(plan.cluster.need)))
+        unknown = ", whether that fits is not known" if plan.cluster.fits is None else ""
+        facts.append(
+            ("On a cluster", f"gpu={plan.cluster.place}" if plan.here else _gib(plan.cluster.need) + unknown)
+        )
     elif not plan.unplanned:
         facts.append(("On a cluster", "fits on no GPU of the catalogue"))
     return facts

@@ -62,6 +62,24 @@ class ClusterCacheSpec(Spec):
         return f"{math.ceil(self.bytes / _MIB)}Mi"
 
 
+class ClusterWarmSpec(Spec):
+    """What a pipeline asks of the cluster's cache; the model is known to it."""
+
+    node_groups: tuple[str, ...] = ()
+    """LocalModelNodeGroups; none: the cluster's only one."""
+    namespaced: bool = True
+    """As in `ClusterCacheSpec`, and so are the next three."""
+    service_account: str = ""
+    storage_key: str = ""
+    storage_parameters: dict[str, str] = Field(default_factory=dict)
+    bytes: Annotated[int, Field(ge=0)] = 0
+    """0: asked of the source."""
+    wait_seconds: Annotated[int, Field(ge=60, le=7 * 86_400)] = 3_600
+    """Give up if the copies are not there by then."""
+    required: bool = False
+    """Refuse a cluster that cannot keep copies; else the pods fetch the model themselves, and the step says so."""
+
+
 class NodeGroupSpec(Spec):
     """Nodes with a disk for models."""
 

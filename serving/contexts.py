@@ -7,8 +7,16 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from goldpath.core.errors import SpecError
+from goldpath.core.digest import digest_json
+from goldpath.core.errors import ModelError, SpecError
+from goldpath.core.fetch import fetch
+from goldpath.core.locks import locked
 from goldpath.core.modelfiles import positions
+from goldpath.core.settings import state
+from goldpath.serving.results import Endpoint
+
+_TOKENIZER = (".json", ".jinja", ".model", ".txt")
+"""Files that tell how a model counts and how long its context is."""
 
 _SUBJECTS = (
     "The pod",
@@ -29,6 +37,25 @@ _OBJECTS = (
     "the storage class",
     "its owner",
 )
+
+
+def tokenizer_folder(endpoint: Endpoint) -> Path:
+    """Folder with the model's config and tokenizer: its own, or of an endpoint on a cluster a copy without weights.
+
+    Raises:
+        ModelError: there is nothing at the model's URI, or it may not be read.
+        MachineError: no network; the disk is full.
+    """
+    if "://" not in endpoint.model_path:
+        return Path(endpoint.model_path)
+    folder = state("tokenizers") / digest_json([endpoint.model_path, endpoint.model_digest])[:32]
+    with locked(folder.with_name(f".{folder.name}.lock"), "tokenizer"):
+        fetch(endpoint.model_path, folder, label="Fetching the tokenizer", select=_small, error=ModelError)
+    return folder
+
+
+def _small(names: list[str]) -> list[str]:
+    return [name for name in names if "/" not in name and name.endswith(_TOKENIZER)]
 
 
 def token_counter(model: Path) -> Callable[[str], int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 
 from goldpath.core import settings
-from goldpath.core.errors import SpecError
 from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 
@@ -16,8 +15,11 @@ def deploy(spec: ServeSpec) -> Endpoint:
     The same model with the same settings, already up and healthy, is adopted at once. Another model replaces the
     one that is served: at the same address, without a gap, and only once the new one answers.
 
+    On a cluster, what replaces another model needs room beside it until it answers. A deployment that fails leaves
+    what was there before.
+
     Raises:
-        ModelError: the folder is no safe, whole model.
+        ModelError: the folder is no safe, whole model; or a cluster cannot read it.
         MachineError: the port is taken; the disk is full or read-only.
         StepError: the engine did not start; the message holds its last words.
     """
@@ -53,11 +55,10 @@ def healthy(endpoint: Endpoint) -> bool:
 
 
 def _backend() -> ModuleType:
-    if settings.backend() != "local":
-        raise SpecError(
-            f"GOLDPATH_BACKEND is {settings.backend()!r}, and endpoints are served by the backend 'local' only",
-            "Set GOLDPATH_BACKEND=local.",
-        )
+    if settings.backend() == "kubernetes":
+        from goldpath.serving.backends import kubernetes
+
+        return kubernetes
     from goldpath.serving.backends import local
 
     return local

@@ -93,6 +93,11 @@ class Transformers:
 ENGINES: dict[str, Engine] = {"transformers": Transformers()}
 
 
+def reset_path(name: str) -> str | None:
+    """Path that has an endpoint forget cached prefixes; None where its engine, on a cluster for instance, has none."""
+    return ENGINES[name].reset if name in ENGINES else None
+
+
 def get(name: str) -> Engine:
     """The engine of that name.
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from goldpath.core import settings
 from goldpath.core.digest import digest_bytes, digest_file, digest_manifest
 from goldpath.core.errors import MachineError, ModelError, from_os_error
 from goldpath.core.fetch import fetch
@@ -54,13 +55,17 @@ _OTHER_WEIGHTS = (
 
 
 def warm(spec: CacheSpec) -> CachedModel:
-    """Bring a model into the cache, or verify that it is there, and hand it out.
+    """Bring a model into the cache, or verify that it is there, and hand it out; on a cluster, KServe's on its nodes.
 
     Raises:
         ModelError: nothing at the source, no permission to read it, pickled or damaged weights, another model than
             the one that `spec.model_digest` names.
         MachineError: no network and the model is not in the cache; the disk is full or read-only.
     """
+    if settings.backend() == "kubernetes":
+        from goldpath.serving.backends import kubernetes_cache
+
+        return kubernetes_cache.warm(spec)
     began = monotonic()
     uri = spec.uri if "://" in spec.uri else str(Path(spec.uri).expanduser().absolute())
     root = state("models")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,7 +17,7 @@ from goldpath.core.errors import InputError, StepError
 from goldpath.core.progress import Bar, progress
 from goldpath.serving import engines
 from goldpath.serving.client import connect
-from goldpath.serving.contexts import check_fits, token_counter, unseen_context
+from goldpath.serving.contexts import check_fits, token_counter, tokenizer_folder, unseen_context
 from goldpath.serving.results import Endpoint, ProbeResult, Timing
 from goldpath.serving.specs import ProbeSpec
 
@@ -50,7 +49,7 @@ def probe(
     questions = spec.questions or questions
     if not questions:
         raise InputError("the probe has nothing to ask", 'Set overrides: {"probe": {"questions": ["..."]}}.')
-    model = Path(endpoint.model_path)
+    model = tokenizer_folder(endpoint)
     check_fits(model, spec.context_tokens, _ROOM)
     count = token_counter(model)
     chunks = {}
@@ -165,7 +164,7 @@ class _Caller:
 
     def _forget(self) -> None:
         """Have the engine drop its cached prefixes, where it can: the first contexts then displace nothing."""
-        path = engines.get(self.endpoint.engine).reset
+        path = engines.reset_path(self.endpoint.engine)
         if path is not None:
             base = self.endpoint.url.removesuffix("/v1")
             self.client.post(f"{base}{path}", cast_to=object)

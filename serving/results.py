@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from goldpath.core.spec import Result
 
 
@@ -10,7 +12,7 @@ class CachedModel(Result):
 
     source: str
     path: str
-    """Absolute folder, ready to load."""
+    """Absolute folder, ready to load; on a cluster the URI by which KServe finds the copies on its nodes."""
     digest: str
     """Digest of the file manifest: the cache key."""
     files: int
@@ -18,6 +20,18 @@ class CachedModel(Result):
     bytes_fetched: int
     """0 on a second warm-up."""
     seconds: float
+    note: str = ""
+    """Why nothing is at hand, where a cluster has no place for copies."""
+
+    @property
+    def uri(self) -> str:
+        """Where the next step finds the model."""
+        return self.path if "://" in self.path else Path(self.path).as_uri()
+
+    @property
+    def said(self) -> str:
+        """What happened, in a few words."""
+        return self.note or f"{self.bytes / 1e6:,.0f} MB ready, {self.bytes_fetched / 1e6:,.0f} MB fetched"
 
 
 class Endpoint(Result):
@@ -25,23 +39,26 @@ class Endpoint(Result):
 
     name: str
     url: str
-    """Base URL of the OpenAI API, `http://127.0.0.1:PORT/v1`."""
+    """Base URL of the OpenAI API: `http://127.0.0.1:PORT/v1`, or what the cluster's service answers at."""
     model: str
     """What clients send as `model`."""
     model_version: str = ""
     """In the registry; empty where it has none."""
     model_path: str
+    """Folder, or on a cluster the URI."""
     model_digest: str
     engine: str
     pid: int
-    """The supervisor's."""
+    """The supervisor's; 0 on a cluster."""
     pid_started: float
     ready_seconds: float
     """Start to first health answer; 0 where a running endpoint was adopted."""
     adopted: bool
     log: str
+    """The engine's log, or the command that shows it."""
     status: str = "ready"
-    """ready, restarting (after a crash), failed (crashed too often) or dead (its supervisor was killed)."""
+    """ready, restarting (after a crash), failed (crashed too often) or dead (its supervisor was killed); on a cluster
+    ready, starting or failed."""
 
 
 class Timing(Result):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from goldpath.core.errors import SpecError
 from goldpath.core.spec import NAME, NAME_SAID, Spec, fields_for, matching
+from goldpath.serving.cluster_cache import ClusterWarmSpec
+from goldpath.serving.cluster_deploy import check_cluster
 
 
 class CacheSpec(Spec):
@@ -19,6 +22,8 @@ class CacheSpec(Spec):
     model_digest: Annotated[str, matching(r"^([0-9a-f]{64})?$", "64 hexadecimal digits, or nothing")] = ""
     """Digest of the model's file manifest, as it was registered: another model is refused. Empty: any."""
     parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    cluster: ClusterWarmSpec = ClusterWarmSpec()
+    """Copies on the nodes of a cluster, for the backend `kubernetes`; nothing of it counts on this machine."""
 
     @classmethod
     def from_form(cls, *, uri: str, model_digest: str, overrides: Mapping[str, Any]) -> Self:
@@ -35,7 +40,7 @@ class CacheSpec(Spec):
 class ServeSpec(Spec):
     """An OpenAI-compatible endpoint."""
 
-    from_pipeline: ClassVar[frozenset[str]] = frozenset({"model_uri", "model_version"})
+    from_pipeline: ClassVar[frozenset[str]] = frozenset({"model_uri", "model_version", "model_digest"})
     name: Annotated[
         str,
         matching(
@@ -44,9 +49,11 @@ class ServeSpec(Spec):
         ),
     ] = "champion"
     model_uri: str
-    """Folder of a warmed model."""
+    """Folder of a warmed model, as a path or URI; for a cluster, a URI that its nodes read."""
     model_version: str = ""
     """Its version in the registry, shown beside its name; empty where it has none."""
+    model_digest: str = ""
+    """Of its file manifest, where the cluster is not asked to look."""
     model_name: Annotated[
         str,
         matching(
@@ -69,10 +76,30 @@ class ServeSpec(Spec):
     """`auto`: a GPU if there is one, else the CPU."""
     ready_seconds: Annotated[int, Field(ge=1, le=3_600)] = 120
     """Give up if it is not ready by then."""
+    cluster: dict[str, Any] = Field(default_factory=dict)
+    """Fields of `ClusterServeSpec`, for the backend `kubernetes`: of the others only `name`, `model_name` and what the
+    pipeline sets count there, and of these none here."""
+
+    @field_validator("cluster")
+    @classmethod
+    def _cluster(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if canary := check_cluster(fields):
+            try:
+                ProbeSpec.parse(canary.probe)
+            except SpecError as error:
+                raise SpecError(f"cluster.canary.probe.{error.message}", error.remedy) from None
+        return fields
 
     @classmethod
     def from_form(
-        cls, *, name: str, engine: str, model_uri: str, overrides: Mapping[str, Any], model_version: str = ""
+        cls,
+        *,
+        name: str,
+        engine: str,
+        model_uri: str,
+        overrides: Mapping[str, Any],
+        model_version: str = "",
+        model_digest: str = "",
     ) -> Self:
         """What the form asks of deploy: clients call the model as the endpoint is called.
 
@@ -81,9 +108,15 @@ class ServeSpec(Spec):
         """
         fields = fields_for("deploy", overrides)
         asked = {"name": name, "engine": engine, "model_uri": model_uri, "model_version": model_version}
+        asked |= {"model_digest": model_digest}
         if "name" not in fields:
             cls.parse({"name": name, "model_uri": model_uri})  # as the model's name it would be told twice
-        return cls.parse({**asked, "model_name": name}, fields, "deploy")
+        try:
+            return cls.parse({**asked, "model_name": name}, fields, "deploy")
+        except SpecError as error:
+            if error.message.startswith("cluster."):
+                raise SpecError(f"overrides.deploy.{error.message}", error.remedy) from None
+            raise
 
 
 class ProbeSpec(Spec):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from goldpath.accelerators import requests
 from goldpath.accelerators.quantities import EXAMPLES, is_quantity
+from goldpath.core import images
 from goldpath.core.spec import Spec, fields_for, matching
 
 TORCH_RUNTIME = "goldpath-torch"
@@ -27,11 +27,6 @@ _OBJECT_SAID = "lower-case letters, digits, dashes and dots, with a letter or di
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`$&|;<>()\\{}*?!#]+")
 """Without what a shell would read: Katib wraps a trial's command in one."""
 _IMAGE = r"[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?"
-
-
-def default_image() -> str:
-    """Our trainer image, of the version of this package."""
-    return f"goldpath/trainer:{version('goldpath')}"
 
 
 class Machine(Spec):
@@ -66,16 +61,16 @@ class ClusterSpec(Machine):
     and the nodes that have them, from the GPU request's placement."""
 
     image: Annotated[str, matching(rf"^{_IMAGE}$", "repository:tag or repository@sha256:digest")] = Field(
-        default_factory=default_image
+        default_factory=images.trainer
     )
     """The trainer image."""
     storage: str = ""
     """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it."""
     claim: Annotated[str, matching(rf"^({_LABEL})?$", _LABEL_SAID)] = ""
     """Name of a PersistentVolumeClaim for them instead. Several nodes need ReadWriteMany."""
-    secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = ""
-    """Name of a Secret with the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and as needed AWS_SESSION_TOKEN,
-    AWS_ENDPOINT_URL, AWS_REGION, HF_TOKEN."""
+    secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = "goldpath-storage"  # noqa: S105
+    """Name of a Secret with those of the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+    AWS_ENDPOINT_URL, AWS_REGION and HF_TOKEN that the storage needs; it need not be there."""
     retain_trials: bool = False
     """Keep the jobs of a search's trials after their end, to look at their logs."""
     sharding: Sharding = "none"

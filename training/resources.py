@@ -15,7 +15,7 @@ from goldpath.accelerators.places import ANY, places
 from goldpath.core.errors import GoldpathError, MachineError, ModelError, SpecError
 from goldpath.core.spec import Spec, fields_for
 from goldpath.training import modeling, search
-from goldpath.training.laid import Laid
+from goldpath.training.placing import TrainingPlacement
 from goldpath.training.results import PlannedPlace, ResourcePlan
 from goldpath.training.specs import SearchSpec, TrainSpec
 from goldpath.training.ways_out import way_out
@@ -115,11 +115,11 @@ def plan_resources(
     if isinstance(known, GoldpathError):
         return _unplanned(known, train, spec, found, local=local)
     largest, at_once = _largest(train, searched)
-    laid = Laid(known, largest, at_once, spec.margin, spec.machine_margin)
-    chosen = laid.choose(spec.gpus)
-    here = laid.on_gpu(found) if found else laid.on_cpu() if local else None
+    placement = TrainingPlacement(known, largest, at_once, spec.margin, spec.machine_margin)
+    chosen = placement.choose(spec.gpus)
+    here = placement.on_gpu(found) if found else placement.on_cpu() if local else None
     asked = requests.parse(spec.gpu)
-    on_asked = laid.on_request(asked) if asked.terms and not local else None
+    on_asked = placement.on_request(asked) if asked.terms and not local else None
     cluster = on_asked or chosen.place
     notes = [*known.assumed]
     if train.lora_dropout and train.method != "full":
@@ -128,13 +128,18 @@ def plan_resources(
         asked=spec.gpu,
         gpu=_resolved(spec, largest, found, cluster, local=local),
         model=known.name,
-        trainable_parameters=training_memory.trainable_parameters(known, laid.shape("cpu")),
+        trainable_parameters=training_memory.trainable_parameters(known, placement.shape("cpu")),
         shape=_told(largest, at_once),
         here=here,
         cluster=cluster,
         notes=tuple(notes),
     )
     where = here or cluster
+    if where and where.fits is None:
+        told = (
+            f"how much memory {where.place} has is not known before it is granted: it needs {gib(where.need)}"
+        )
+        return made.model_copy(update={"notes": (*notes, told)})
     if (where and where.fits) or (asked.none and not local):
         return made
     if where is None:
@@ -143,7 +148,11 @@ def plan_resources(
         why, room = _lacking(where, free=local), int(where.has * (1 - where.margin))
     device = "cpu" if local and not found else "cuda"
     helps = way_out(
-        laid, searched, int(room * _ADVISED), device=device, precision=where.precision if where else "bf16"
+        placement,
+        searched,
+        int(room * _ADVISED),
+        device=device,
+        precision=where.precision if where else "bf16",
     )
     if on_asked and chosen.place:
         helps = f"Use gpu={chosen.place.place}, or gpu=auto, which chooses it; or: {helps}"

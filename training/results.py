@@ -108,7 +108,7 @@ class BaseModelInfo(Result):
 
 
 class PlannedPlace(Result):
-    """A training laid against one place; bytes."""
+    """A training and one place for it; bytes."""
 
     place: str
     """`this machine`, `this container`, the name of a GPU of this machine, or a GPU request."""
@@ -118,7 +118,8 @@ class PlannedPlace(Result):
     """Of all its processes there: on a GPU one, on this machine every trial that runs at once."""
     margin: float
     """Share of `has` that stays free."""
-    fits: bool
+    fits: bool | None
+    """None: not known before it is granted."""
     components: dict[str, int]
     """What `need` consists of (`accelerators.training_shape.TrainingMemory`)."""
     peak: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from goldpath.accelerators.fitting import gib
-from goldpath.training.laid import Laid
+from goldpath.training.placing import TrainingPlacement
 from goldpath.training.specs import SearchSpec, TrainSpec
 
 Change = tuple[str, TrainSpec, int]
@@ -12,24 +12,28 @@ _SHORTEST = 32
 """Tokens; what TrainSpec allows."""
 
 
-def way_out(laid: Laid, searched: SearchSpec, room: int, *, device: str, precision: str) -> str:
+def way_out(
+    placement: TrainingPlacement, searched: SearchSpec, room: int, *, device: str, precision: str
+) -> str:
     """The first single change that fits, else those that fit together, else what the least would need.
 
     Args:
-        laid: what does not fit.
+        placement: what does not fit.
         searched: the search; a field that it varies is limited there.
         room: bytes that it may use.
         device: cuda or cpu.
         precision: what it computes in there where the training leaves that open.
     """
-    train = laid.train
-    for told, other, trials in _changes(laid, searched, cuda=device == "cuda"):
-        if (need := laid.instead(other, trials).need(device, precision)) <= room:
+    train = placement.train
+    for told, other, trials in _changes(placement, searched, cuda=device == "cuda"):
+        if (need := placement.instead(other, trials).need(device, precision)) <= room:
             return f"{told}: that needs {gib(need)}."
     least = train.model_copy(update={"batch_size": 1, "gradient_checkpointing": True})
-    where = "overrides.fine_tune" + (" (and parallel_trials of tune to 1)" if laid.at_once > 1 else "")
+    where = "overrides.fine_tune" + (" (and parallel_trials of tune to 1)" if placement.at_once > 1 else "")
     for length in [train.sequence_length, *_halves(train.sequence_length, _SHORTEST)]:
-        need = laid.instead(least.model_copy(update={"sequence_length": length}), 1).need(device, precision)
+        need = placement.instead(least.model_copy(update={"sequence_length": length}), 1).need(
+            device, precision
+        )
         if need <= room:
             return (
                 f"Set in {where} batch_size to 1, gradient_checkpointing to true and sequence_length to {length}: "
@@ -38,12 +42,12 @@ def way_out(laid: Laid, searched: SearchSpec, room: int, *, device: str, precisi
     return f"Choose a smaller model: even one short chat with gradient_checkpointing needs {gib(need)}."
 
 
-def _changes(laid: Laid, searched: SearchSpec, *, cuda: bool) -> list[Change]:
+def _changes(placement: TrainingPlacement, searched: SearchSpec, *, cuda: bool) -> list[Change]:
     """Single changes: first those that are only slower, then those that train something else.
 
     A sequence is cut to a quarter at most: what is left of longer chats would teach little.
     """
-    train, at_once = laid.train, laid.at_once
+    train, at_once = placement.train, placement.at_once
     varied = {one.name for one in searched.parameters} if searched.max_trials else set()
     batch = "Limit batch_size in overrides.tune.parameters" if "batch_size" in varied else ""
     batch = batch or "Set overrides.fine_tune.batch_size"

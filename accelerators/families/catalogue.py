@@ -20,6 +20,14 @@ _MISTRAL = Decoder(
 _PHI3 = replace(_MISTRAL, defaults={})
 _QWEN2 = Decoder(windows=windows.when_used, bias=True, out_bias=False, mlp_bias=False)
 _QWEN3 = Decoder(windows=windows.when_used, qk_norm=True, mlp_bias=False, defaults={"head_dim": 128})
+_QWEN2_MOE = replace(_QWEN2, windows=windows.even_when_used, block=experts.qwen2_moe)
+_COHERE2 = Decoder(
+    windows=windows.every_fourth_full,
+    mlp_bias=False,
+    norms=1,
+    tied=True,
+    defaults={"sliding_window": 4096, "max_position_embeddings": 8192},
+)
 _GEMMA = Decoder(mlp_bias=False, tied=True, defaults={"head_dim": 256})
 _GEMMA2 = Decoder(
     windows=windows.alternating,
@@ -80,6 +88,8 @@ DECODERS: dict[str, Decoder] = {
     "qwen2": _QWEN2,
     "qwen3": _QWEN3,
     "qwen3_moe": replace(_QWEN3, windows=windows.all_when_used, block=experts.qwen3_moe, defaults={}),
+    "qwen2_moe": _QWEN2_MOE,
+    "cohere2": _COHERE2,
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
@@ -109,9 +119,11 @@ def _builders() -> dict[str, Builder]:
     }
 
 
+TEXT_OF = {"qwen2_vl": "qwen2", "qwen2_vl_text": "qwen2", "qwen2_5_vl": "qwen2", "qwen2_5_vl_text": "qwen2"}
+"""`model_type` of models for images and text to the family of their language model."""
 BUILDERS = _builders()
 """`model_type` to what makes a blueprint of its config."""
 DEFAULTS = {name: family.defaults for name, family in DECODERS.items()}
 """`model_type` to what the configs on the hub leave out."""
-UNKNOWN = Decoder(windows=windows.all_sliding, block=experts.guessed)
+UNKNOWN = Decoder(windows=windows.guessed, block=experts.guessed)
 """A decoder of an unknown family: Llama with what its config hints at."""

@@ -68,6 +68,12 @@ def mixture(
     return Block("moe", width, fixed + experts * each, experts, used, shared, (experts - used) * each)
 
 
+_FIRST = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+"""Of an unknown family: layers without experts at the beginning, where both have a width of their own."""
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+
+
 def no_experts(fields: Fields, index: int) -> Block | None:
     """Every layer is dense."""
     return None
@@ -128,8 +134,15 @@ def deepseek(fields: Fields, index: int) -> Block | None:
 
 
 def guessed(fields: Fields, index: int) -> Block | None:
-    """Experts in every layer where an unknown config counts some."""
-    if not fields.get("num_local_experts"):
+    """Experts, shared ones with them, where an unknown config counts some, as far as it says in which layers."""
+    if not fields.get("num_local_experts") or not _sparse(fields, index):
         return None
-    width = fields.optional("moe_intermediate_size") or fields.size("intermediate_size")
-    return mixture(fields, width)
+    width = fields.optional("moe_intermediate_size")
+    first = max(fields.size(key, least=0, default=0) for key in _FIRST)
+    if width is None:
+        width = fields.size("intermediate_size")
+    elif index < first:
+        return None
+    wide = max(fields.size(key, least=0, default=0) for key in _SHARED_WIDTH)
+    shared = wide or width * max(fields.size(key, least=0, default=0) for key in _SHARED)
+    return mixture(fields, width, shared=shared, extra=fields.size("hidden_size") if shared else 0)

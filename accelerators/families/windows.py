@@ -12,6 +12,8 @@ _NAMES: dict[str, Kind] = {
     "sliding_attention": "sliding",
     "chunked_attention": "chunked",
 }
+_PATTERNS = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
+"""Of an unknown family: every so-manieth layer is full."""
 _SIZE_OF: dict[Kind, str] = {"sliding": "sliding_window", "chunked": "attention_chunk_size"}
 
 
@@ -62,9 +64,43 @@ def alternating(fields: Fields, count: int) -> Windows:
 
 def every_nth_full(fields: Fields, count: int) -> Windows:
     """Every `sliding_window_pattern`-th layer is full, the others slide (Gemma 3)."""
-    period = fields.size("sliding_window_pattern")
-    kinds: list[Kind] = ["sliding" if (index + 1) % period else "full" for index in range(count)]
+    return _listed(fields, count) or _sized(fields, _periodic(fields.size("sliding_window_pattern"), count))
+
+
+def every_fourth_full(fields: Fields, count: int) -> Windows:
+    """As `every_nth_full`, where the config need not say which (Cohere 2)."""
+    period = fields.size("sliding_window_pattern", default=4)
+    return _listed(fields, count) or _sized(fields, _periodic(period, count))
+
+
+def even_when_used(fields: Fields, count: int) -> Windows:
+    """Every other layer before `max_window_layers`, only where `use_sliding_window` is set (Qwen2-MoE)."""
+    if not fields.flag("use_sliding_window"):
+        return from_config(fields, count)
+    before = fields.size("max_window_layers", least=0)
+    kinds: list[Kind] = ["full" if index % 2 or index >= before else "sliding" for index in range(count)]
     return _listed(fields, count) or _sized(fields, kinds)
+
+
+def guessed(fields: Fields, count: int) -> Windows:
+    """Of an unknown family: windows only where the config says in which layers.
+
+    A `sliding_window` alone says it not: some families slide everywhere, some in some layers, and many never use it. To
+    count such layers as full is too much at worst; to count full ones as sliding would be far too little.
+    """
+    listed = _listed(fields, count)
+    if listed:
+        return listed
+    patterns = [value for key in _PATTERNS if (value := fields.get(key)) is not None]
+    period = patterns[0] if patterns else None
+    used = fields.get("sliding_window") and fields.flag("use_sliding_window", True)
+    if not used or isinstance(period, bool) or not isinstance(period, int) or period < 1:
+        return all_full(fields, count)
+    return _sized(fields, _periodic(period, count))
+
+
+def _periodic(period: int, count: int) -> list[Kind]:
+    return ["sliding" if (index + 1) % period else "full" for index in range(count)]
 
 
 def chunks(fields: Fields, count: int) -> Windows:

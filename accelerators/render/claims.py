@@ -9,19 +9,21 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from goldpath.accelerators import products
+from goldpath.accelerators import expressions, products
 from goldpath.accelerators.placement import ClusterPaths, Path, Placement
 from goldpath.accelerators.profiles import nvidia_spelling
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.terms import NVIDIA, Capacity, Term
 from goldpath.core.digest import digest_json
+from goldpath.core.errors import SpecError
 
 API = "resource.k8s.io/v1"
 MIG_CLASS = "mig.nvidia.com"
 SETTINGS_API = "resource.nvidia.com/v1beta1"
 MANAGED = {"app.kubernetes.io/managed-by": "goldpath"}
 REQUEST_ANNOTATION = "goldpath/gpu-request"
-MAX_DEVICES = MAX_SELECTORS = 32  # resource.k8s.io/v1: AllocationResultsMaxSize, DeviceSelectorsMaxSize
+# resource.k8s.io/v1: AllocationResultsMaxSize, DeviceSelectorsMaxSize, DeviceConstraintsMaxSize
+MAX_DEVICES = MAX_SELECTORS = MAX_CONSTRAINTS = 32
 
 
 def refusal(request: GpuRequest, cluster: ClusterPaths) -> str:
@@ -30,8 +32,25 @@ def refusal(request: GpuRequest, cluster: ClusterPaths) -> str:
     missing = [name for name in missing if name not in cluster.classes]
     if missing:
         return f"there is no DeviceClass {missing[0]}"
+    return _too_much(request) or _wrong_cel(request)
+
+
+def _wrong_cel(request: GpuRequest) -> str:
+    """What the API server has against the expressions, ours among them."""
+    try:
+        for selector in dict.fromkeys(one for term in request.terms for one in selectors_of(term)):
+            expressions.check(selector)
+    except SpecError as error:
+        return error.message
+    return ""
+
+
+def _too_much(request: GpuRequest) -> str:
+    """What a claim cannot hold."""
     if any(len(selectors_of(term)) > MAX_SELECTORS for term in request.terms):
         return f"a device can have at most {MAX_SELECTORS} selectors"
+    if len(request.same) > MAX_CONSTRAINTS:
+        return f"devices can match (same=) in at most {MAX_CONSTRAINTS} attributes"
     alone, shared = _groups(request)
     for terms in (alone, shared):
         if sum(term.count for term in terms) > MAX_DEVICES:
@@ -81,9 +100,10 @@ def shared_name(request: GpuRequest, terms: tuple[Term, ...]) -> str:
 
 def _part(request: GpuRequest, terms: tuple[Term, ...]) -> str:
     """The text of what one claim holds: the same for all who ask for it, whatever else they ask for."""
+    same = tuple(sorted(request.same)) if _is_shared(request, terms) else request.same
     sliced = any(term.time_sliced and term.kind == "whole" for term in terms)
     interval = request.interval if sliced else ""
-    return str(GpuRequest(terms=terms, same=request.same, share=request.share, interval=interval))
+    return str(GpuRequest(terms=terms, same=same, share=request.share, interval=interval))
 
 
 def _is_shared(request: GpuRequest, terms: tuple[Term, ...]) -> bool:
@@ -91,9 +111,12 @@ def _is_shared(request: GpuRequest, terms: tuple[Term, ...]) -> bool:
 
 
 def _groups(request: GpuRequest) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
-    """Terms for a claim of one's own, and terms for a shared one; a name to share by takes all of them."""
+    """Terms for a claim of one's own, and terms for a shared one; a name to share by takes all of them.
+
+    The shared ones are in one order, so that all who ask for the same name the same claim.
+    """
     shared = tuple(term for term in request.terms if term.sharing or request.share)
-    return tuple(term for term in request.terms if term not in shared), shared
+    return tuple(term for term in request.terms if term not in shared), tuple(sorted(shared, key=str))
 
 
 def _object(kind: str, name: str, namespace: str, text: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +135,8 @@ def _claim(request: GpuRequest, terms: tuple[Term, ...]) -> dict[str, Any]:
         ]
     }
     if request.same:
-        devices["constraints"] = [{"matchAttribute": attribute} for attribute in request.same]
+        same = sorted(request.same) if _is_shared(request, terms) else request.same
+        devices["constraints"] = [{"matchAttribute": attribute} for attribute in same]
     settings = [(name, _settings(term, request.interval)) for name, term in zip(names, terms, strict=True)]
     if config := [
         {"requests": [name], "opaque": {"driver": NVIDIA, "parameters": parameters}}
@@ -145,9 +169,7 @@ def selectors_of(term: Term) -> list[str]:
 
 def _at_least(term: Term, capacity: Capacity) -> str:
     """CEL that takes devices with enough of it; a driver's own names stand under the driver's domain."""
-    nvidia = term.device_class.endswith("nvidia.com")
-    domain, _, name = capacity.name.rpartition("/")
-    domain = domain or (NVIDIA if nvidia else term.device_class)
+    domain, _, name = term.qualified(capacity.name).rpartition("/")
     return f"device.capacity['{domain}'].{name}.compareTo(quantity('{capacity.quantity}')) >= 0"
 
 

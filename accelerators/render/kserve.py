@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 
 from goldpath.accelerators.placement import Placement
-from goldpath.accelerators.render.pods import Manifest, give, place_pod
+from goldpath.accelerators.render.pods import Manifest, give, inside, place_pod
 from goldpath.core.errors import SpecError
 
 MODE = "serving.kserve.io/deploymentMode"
@@ -28,12 +28,12 @@ def inference_service(manifest: Manifest, placement: Placement) -> list[Manifest
     predictor = made["spec"]["predictor"]
     give(_served(predictor), placement)
     place_pod(predictor, placement)
-    if "workerSpec" in predictor:
+    if predictor.get("workerSpec") is not None:
         worker = predictor["workerSpec"]
         give(_named(worker, "worker-container"), placement)
         place_pod(worker, placement)
     if placement.pod_claims:
-        annotations = made["metadata"].setdefault("annotations", {})
+        annotations = inside(made["metadata"], "annotations")
         if annotations.setdefault(MODE, "Standard") not in _STANDARD:
             raise SpecError(
                 f"{MODE} is {annotations[MODE]}, which refuses resource claims",
@@ -59,7 +59,7 @@ def llm_inference_service(
     spec = made["spec"]
     _workload(spec, placement)
     objects = list(placement.objects)
-    if "prefill" in spec:
+    if spec.get("prefill") is not None:
         _workload(spec["prefill"], prefill or placement)
         objects += [item for item in (prefill or placement).objects if item not in objects]
     return [*map(deepcopy, objects), made]
@@ -69,9 +69,8 @@ def _workload(workload: Manifest, placement: Placement) -> None:
     """Its template, and the workers' where several nodes serve one replica."""
     if placement.request.none:
         return
-    for part in ("template", "worker") if "worker" in workload else ("template",):
-        pod_spec = workload.setdefault(part, {})
-        pod_spec.setdefault("containers", [])
+    for part in ("template", "worker") if workload.get("worker") is not None else ("template",):
+        pod_spec = inside(workload, part)
         give(_named(pod_spec, "main"), placement)
         place_pod(pod_spec, placement)
 
@@ -79,7 +78,7 @@ def _workload(workload: Manifest, placement: Placement) -> None:
 def _served(predictor: Manifest) -> Manifest:
     """The part of a predictor that becomes the container with the model."""
     for framework in _FRAMEWORKS:
-        if framework in predictor:
+        if predictor.get(framework) is not None:
             model: Manifest = predictor[framework]
             return model
     if predictor.get("containers"):
@@ -89,7 +88,8 @@ def _served(predictor: Manifest) -> Manifest:
 
 def _named(pod_spec: Manifest, name: str) -> Manifest:
     """The container of that name, else the first, else a new one: KServe merges it into its own by name."""
-    containers: list[Manifest] = pod_spec.setdefault("containers", [])
+    containers: list[Manifest] = pod_spec.get("containers") or []
+    pod_spec["containers"] = containers
     if not containers:
         containers.append({"name": name})
     return next((one for one in containers if one.get("name") == name), containers[0])

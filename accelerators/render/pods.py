@@ -41,6 +41,14 @@ def pod(manifest: Manifest, placement: Placement, containers: Iterable[str] = ()
     return [*map(deepcopy, placement.objects), made]
 
 
+def inside(manifest: Manifest, key: str) -> Manifest:
+    """The mapping under `key`, made where it is missing or null: to the API server both are the same."""
+    if manifest.get(key) is None:
+        manifest[key] = {}
+    found: Manifest = manifest[key]
+    return found
+
+
 def give(container: Manifest, placement: Placement) -> None:
     """Add limits and claims to a container, in place.
 
@@ -49,8 +57,9 @@ def give(container: Manifest, placement: Placement) -> None:
     """
     if not placement.limits and not placement.container_claims:
         return
-    resources = container.setdefault("resources", {})
-    taken = [name for name in resources.get("limits", {}) if _is_gpu(name) or name in placement.limits]
+    resources = inside(container, "resources")
+    asked_for = [*(resources.get("limits") or {}), *(resources.get("requests") or {})]
+    taken = [name for name in asked_for if _is_gpu(name) or name in placement.limits]
     if taken or resources.get("claims"):
         asked = taken[0] if taken else "a claim"
         raise SpecError(
@@ -58,7 +67,7 @@ def give(container: Manifest, placement: Placement) -> None:
             "Take that out of the manifest: the GPU request says it.",
         )
     if placement.limits:
-        resources.setdefault("limits", {}).update(placement.limits)
+        inside(resources, "limits").update(placement.limits)
     if placement.container_claims:
         resources["claims"] = [dict(claim) for claim in placement.container_claims]
 
@@ -71,18 +80,18 @@ def place_pod(spec: Manifest, placement: Placement) -> None:
     """
     if placement.pod_claims:
         names = {claim["name"] for claim in placement.pod_claims}
-        if clash := sorted(names & {claim["name"] for claim in spec.get("resourceClaims", ())}):
+        if clash := sorted(names & {claim["name"] for claim in spec.get("resourceClaims") or ()}):
             raise SpecError(f"the pod has a resource claim {clash[0]} of its own", "Rename it.")
-        spec["resourceClaims"] = [*spec.get("resourceClaims", ()), *map(dict, placement.pod_claims)]
+        spec["resourceClaims"] = [*(spec.get("resourceClaims") or ()), *map(dict, placement.pod_claims)]
     for key, value in placement.node_selector.items():
-        selector = spec.setdefault("nodeSelector", {})
+        selector = inside(spec, "nodeSelector")
         if selector.setdefault(key, value) != value:
             raise SpecError(
                 f"the pod selects nodes with {key}={selector[key]}, the GPU request {placement.request} needs {value}",
                 "Take the node selector out of the manifest.",
             )
     _require(spec, placement)
-    have = spec.get("tolerations", [])
+    have = spec.get("tolerations") or []
     if missing := [dict(one) for one in placement.tolerations if one not in have]:
         spec["tolerations"] = [*have, *missing]
 
@@ -91,11 +100,12 @@ def _require(spec: Manifest, placement: Placement) -> None:
     """Require the expressions of a node: terms are alternatives, so each gets all of them."""
     if not placement.node_expressions:
         return
-    affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
-    required = affinity.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {})
-    for term in required.setdefault("nodeSelectorTerms", [{}]):
+    affinity = inside(inside(spec, "affinity"), "nodeAffinity")
+    required = inside(affinity, "requiredDuringSchedulingIgnoredDuringExecution")
+    required["nodeSelectorTerms"] = required.get("nodeSelectorTerms") or [{}]
+    for term in required["nodeSelectorTerms"]:
         expressions = [deepcopy(one) for one in placement.node_expressions]
-        term["matchExpressions"] = [*term.get("matchExpressions", ()), *expressions]
+        term["matchExpressions"] = [*(term.get("matchExpressions") or ()), *expressions]
 
 
 def _is_gpu(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from goldpath.accelerators.placement import Placement
 from goldpath.accelerators.render.claims import MANAGED
-from goldpath.accelerators.render.pods import Manifest, give, place_pod
+from goldpath.accelerators.render.pods import Manifest, give, inside, place_pod
 from goldpath.core.errors import SpecError
 
 API = "trainer.kubeflow.org/v1alpha1"
@@ -39,12 +39,13 @@ def train_job(manifest: Manifest, placement: Placement, runtime: Manifest | None
     if placement.request.none:
         return [made]
     _one_kind(placement)
-    trainer = made["spec"].setdefault("trainer", {})
-    trainer.setdefault("numProcPerNode", placement.request.count)
+    trainer = inside(made["spec"], "trainer")
+    if trainer.get("numProcPerNode") is None:
+        trainer["numProcPerNode"] = placement.request.count
     if placement.pod_claims:
         carrier = _carrier(made, placement, runtime)
         return [*map(deepcopy, placement.objects), carrier, made]
-    resources = trainer.setdefault("resourcesPerNode", {})
+    resources = inside(trainer, "resourcesPerNode")
     give({"name": "resourcesPerNode", "resources": resources}, placement)
     pod_spec: Manifest = {}
     place_pod(pod_spec, placement)
@@ -54,7 +55,7 @@ def train_job(manifest: Manifest, placement: Placement, runtime: Manifest | None
             {"name": name, "template": {"spec": {"template": {"spec": deepcopy(pod_spec)}}}} for name in names
         ]
         patch = {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
-        made["spec"]["runtimePatches"] = [*made["spec"].get("runtimePatches", ()), patch]
+        made["spec"]["runtimePatches"] = [*(made["spec"].get("runtimePatches") or ()), patch]
     return [*map(deepcopy, placement.objects), made]
 
 
@@ -74,7 +75,7 @@ def training_jobs(runtime: Manifest) -> list[Manifest]:
 
 
 def _trains(job: Manifest) -> bool:
-    labels = job.get("template", {}).get("metadata", {}).get("labels", {})
+    labels = (job["template"].get("metadata") or {}).get("labels") or {}
     containers = job["template"]["spec"]["template"]["spec"]["containers"]
     return labels.get(ANCESTOR) == "trainer" and any(one["name"] == NODE for one in containers)
 
@@ -90,7 +91,7 @@ def _carrier(job: Manifest, placement: Placement, runtime: Manifest | None) -> M
         )
     name = f"{job['metadata']['name']}-gpu"
     where = {key: job["metadata"][key] for key in ("namespace",) if key in job["metadata"]}
-    labels = {**runtime["metadata"].get("labels", {}), **MANAGED}
+    labels = {**(runtime["metadata"].get("labels") or {}), **MANAGED}
     carrier: Manifest = {
         "apiVersion": API,
         "kind": "TrainingRuntime",
@@ -99,7 +100,7 @@ def _carrier(job: Manifest, placement: Placement, runtime: Manifest | None) -> M
     }
     # The Trainer makes the container's resources anew from resourcesPerNode and drops its claims, so all of them
     # move into the runtime.
-    per_node = job["spec"]["trainer"].pop("resourcesPerNode", {})
+    per_node = job["spec"]["trainer"].pop("resourcesPerNode", None) or {}
     for found in training_jobs(carrier):
         spec = found["template"]["spec"]["template"]["spec"]
         for container in [one for one in spec["containers"] if one["name"] == NODE]:
@@ -118,5 +119,5 @@ def _merge(container: Manifest, per_node: dict[str, Any]) -> None:
     """The job's resources win over the runtime's, name by name."""
     for key in ("limits", "requests"):
         if values := per_node.get(key):
-            resources = container.setdefault("resources", {})
-            resources[key] = {**resources.get(key, {}), **values}
+            resources = inside(container, "resources")
+            resources[key] = {**(resources.get(key) or {}), **values}

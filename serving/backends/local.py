@@ -324,7 +324,8 @@ def _adoptable(live: dict[str, Any], spec: ServeSpec, digest: str) -> bool:
 
 
 def _settings(spec: ServeSpec) -> str:
-    return digest_json(spec.model_dump(exclude={"model_uri", "model_version", "port", "ready_seconds"}))
+    elsewhere = {"model_uri", "model_version", "model_digest", "port", "ready_seconds", "cluster"}
+    return digest_json(spec.model_dump(exclude=elsewhere))
 
 
 def _port_of(url: str) -> int:

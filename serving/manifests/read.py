@@ -1,6 +1,8 @@
 """What live objects say of themselves: a service, its canary, a model cache. Pure functions.
 
-A status that was written for an older generation of the object says nothing about this one.
+A status that was written for an older generation of an LLMInferenceService says nothing about this one. What an
+InferenceService calls `observedGeneration` is that of a Deployment of it (KServe 0.18 to 0.20), and tells nothing: who
+has changed one looks at its pods.
 """
 
 from __future__ import annotations
@@ -64,12 +66,15 @@ class CacheStatus(Result):
 def service(live: Manifest) -> ServiceStatus:
     """An InferenceService or LLMInferenceService.
 
-    It is ready when it says so for its present generation; failed for reasons that waiting does not cure; else waiting.
+    It is ready when it says so; failed for reasons that waiting does not cure; else waiting.
     """
     status = live.get("status") or {}
     url = _openai(live, str(status.get("url") or ""))
     generation = live["metadata"].get("generation", 0)
-    if status.get("observedGeneration", generation) < generation or not status.get("conditions"):
+    outdated = (
+        live.get("kind") != "InferenceService" and status.get("observedGeneration", generation) < generation
+    )
+    if outdated or not status.get("conditions"):
         return ServiceStatus(state="waiting", url=url, reason="KServe has not looked at it yet")
     conditions = [one for one in status["conditions"] if one.get("severity") != "Info"]
     if failure := _model_failure(status.get("modelStatus") or {}):

@@ -44,6 +44,8 @@ def test_defaults_are_those_of_transformers(kind: str) -> None:
         ("mistral-window", ["sliding"] * 4),
         ("mistral-full", ["full"] * 4),
         ("qwen2-window", ["full", "sliding", "sliding", "sliding"]),
+        ("qwen2_moe-window", ["sliding", "full", "sliding", "full"]),
+        ("cohere2", ["sliding"] * 3 + ["full", "sliding", "sliding"]),
         ("gemma2", ["sliding", "full"] * 2),
         ("gemma3", ["sliding"] * 5 + ["full", "sliding"]),
         ("gpt_oss", ["sliding", "full"] * 2),
@@ -64,6 +66,46 @@ def test_each_layer_is_of_its_kind(name: str, kinds: list[str]) -> None:
     assert [layer.kind for layer in layers] == kinds
     assert all((layer.window > 0) == (layer.kind in ("sliding", "chunked")) for layer in layers)
     assert all(layer.state is not None for layer in layers if layer.kind == "state" or name == "falcon_h1")
+
+
+def test_one_value_under_two_names_is_no_contradiction() -> None:
+    plain = from_config(LLAMA, "it")
+    assert from_config({**LLAMA, "d_model": 64, "n_layer": None, "num_kv_heads": 2}, "it") == plain
+    asked = {**tiny.raw("falcon-mqa"), "num_kv_heads": 8}  # multi_query has one, whatever it says
+    assert {layer.kv_heads for layer in from_config(asked, "it").layers} == {1}
+
+
+_MOE: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 48}
+UNKNOWN: dict[str, dict[str, Any]] = {
+    "ernie4_5_moe": {
+        "moe_num_experts": 8,
+        "moe_k": 2,
+        "moe_intermediate_size": 48,
+        "moe_num_shared_experts": 2,
+    },
+    "dots1": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "glm4_moe": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1},
+    "exaone_moe": {**_MOE, "num_experts": 8, "num_shared_experts": 1},
+    "olmoe": {"num_experts": 8, "num_experts_per_tok": 2},
+    "granitemoeshared": {"num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 64},
+    "solar_open": {**_MOE, "n_routed_experts": 8, "n_shared_experts": 1},
+}
+"""Families that are not known here, with experts and shared ones under the names that they use."""
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_the_weights_of_an_unknown_familys_experts_are_about_the_models(kind: str) -> None:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    base = {key: value for key, value in tiny.raw("llama-gqa").items() if not key.endswith("_bias")}
+    config = CONFIG_MAPPING[kind](**{**base, **UNKNOWN[kind]})
+    with torch.device("meta"):
+        weights = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+    found = from_config(config.to_dict(), kind)
+    assert "an estimate" in found.assumed[0]
+    # What a family adds on its own, norms of heads and the like, is not guessed.
+    assert found.parameters / weights == pytest.approx(1, abs=0.005)
 
 
 def test_idle_experts_are_not_active() -> None:
@@ -99,8 +141,66 @@ def test_an_unknown_family_is_taken_as_a_plain_decoder_and_says_so() -> None:
     assert "novel" in found.assumed[0]
     latent = from_config({**tiny.raw("deepseek_v3"), "model_type": "novel"}, "new")
     assert {layer.kind for layer in latent.layers} == {"mla"}
-    sliding = from_config({**LLAMA, "model_type": "novel", "sliding_window": 7}, "new")
-    assert {(layer.kind, layer.window) for layer in sliding.layers} == {("sliding", 7)}
+
+
+@pytest.mark.parametrize(
+    ("given", "kinds"),
+    [
+        ({}, ["full"] * 4),  # which layers slide is not said: none counts too little
+        ({"use_sliding_window": False, "sliding_window_pattern": 2}, ["full"] * 4),
+        ({"use_sliding_window": True}, ["full"] * 4),
+        ({"sliding_window_pattern": 2}, ["sliding", "full"] * 2),
+        ({"global_attn_every_n_layers": 4}, ["sliding"] * 3 + ["full"]),
+        ({"sliding_window_pattern": "LLLG"}, ["full"] * 4),
+        ({"layer_types": ["sliding_attention"] * 3 + ["full_attention"]}, ["sliding"] * 3 + ["full"]),
+    ],
+)
+def test_an_unknown_family_slides_only_where_its_config_says(given: dict[str, Any], kinds: list[str]) -> None:
+    found = from_config({**LLAMA, "model_type": "novel", "sliding_window": 7, **given}, "new")
+    assert [layer.kind for layer in found.layers] == kinds
+    assert {layer.window for layer in found.layers if layer.kind == "sliding"} <= {7}
+    unsaid = kinds == ["full"] * 4 and given.get("use_sliding_window", True)
+    assert any("sliding_window" in note for note in found.assumed) == unsaid
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["olmo3", "exaone4", "vaultgemma", "cwm", "afmoe", "exaone_moe", "dots1", "ministral", "starcoder2"],
+)
+def test_no_family_that_is_not_known_has_fewer_full_layers_than_in_transformers(kind: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    theirs = CONFIG_MAPPING[kind](num_hidden_layers=10)
+    kinds = getattr(theirs, "layer_types", None) or ["full_attention"] * 10
+    raw = {key: value for key, value in theirs.to_dict().items() if key != "layer_types"}
+    needed = {"num_local_experts": 8, "num_experts_per_tok": 2} if kind == "dots1" else {}
+    found = from_config({**raw, **needed}, kind)
+    assert [layer.kind for layer in found.layers].count("full") >= kinds.count("full_attention")
+
+
+@pytest.mark.parametrize(
+    ("kind", "class_", "flat"),
+    [
+        ("qwen2_vl", "Qwen2VLForConditionalGeneration", True),
+        ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", True),
+        ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", False),
+    ],
+)
+def test_the_language_model_of_qwen_vl_is_qwen2(kind: str, class_: str, flat: bool) -> None:
+    """On the hub its fields stand beside those of the tower; transformers 5 writes them as a text_config."""
+    import torch
+    import transformers
+
+    text = {**tiny.raw("qwen2"), "sliding_window": 16, "use_sliding_window": False, "max_window_layers": 4}
+    config = transformers.CONFIG_MAPPING[kind](text_config={**text, "model_type": f"{kind}_text"})
+    with torch.device("meta"):
+        model = getattr(transformers, class_)(config)
+    weights = sum(p.numel() for name, p in model.named_parameters() if "visual" not in name)
+    raw = {**text, "model_type": kind, "vision_config": {"depth": 2}} if flat else config.to_dict()
+    found = from_config(raw, kind)
+    assert found.parameters == weights
+    assert {layer.kind for layer in found.layers} == {"full"}
+    assert "not counted" in found.assumed[0]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +256,11 @@ def test_an_unknown_family_without_the_usual_fields_is_refused(kind: str | None)
         ({"layer_types": ["sliding_attention"] * 4}, "sliding_window is missing"),
         ({"tie_word_embeddings": "yes"}, 'tie_word_embeddings is "yes" .allowed: true or false'),
         ({"model_type": 3}, "model_type is 3"),
+        (
+            {"num_kv_heads": 4},
+            "num_key_value_heads is 2 and num_kv_heads, the same by another name, 4 .allowed: one value",
+        ),
+        ({"d_model": 2048}, "hidden_size is 64 and d_model, the same by another name, 2048"),
         ({"text_config": 3}, "text_config is no object"),
     ],
 )

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from goldpath.accelerators import catalogue
+from goldpath.accelerators import catalogue, profiles
+from goldpath.accelerators.places import granted, places
+from goldpath.accelerators.requests import parse
 from goldpath.core.errors import SpecError
 
 MIG = [gpu for gpu in catalogue.gpus() if gpu.mig]
@@ -42,6 +44,17 @@ def test_profiles_fit_into_their_gpu(gpu):
         assert 0.85 * named < profile.memory_mib <= named
         if profile.name.endswith("+me"):
             assert profile.instances <= 1
+
+
+@pytest.mark.parametrize("gpu", MIG, ids=lambda gpu: gpu.name)
+def test_no_slice_has_more_than_the_whole_gpu(gpu):
+    """Each counts with what `nvidia-smi` shows; the driver's share is taken off the whole alone."""
+    whole = next(place for place in places(gpu.name) if place.request.startswith("whole"))
+    slices = [place for place in places(gpu.name) if place.request.startswith("mig")]
+    assert slices
+    assert max(place.has for place in slices) <= whole.has
+    largest = max(gpu.mig, key=lambda one: one.memory_mib)
+    assert granted(parse(f"mig:{largest.resource_name}")).has <= whole.has
 
 
 def test_the_smallest_comes_first_and_the_driver_keeps_its_share():
@@ -107,4 +120,4 @@ def test_both_spellings_of_media_extensions_are_one_profile():
     plus, dot = (catalogue.check_profile("A100-40GB", name) for name in ("1g.5gb+me", "1g.5gb.me"))
     assert plus == dot
     assert plus.resource_name == "1g.5gb.me"
-    assert [gpu.name for gpu in catalogue.gpus_with("1g.5gb.me")] == ["A100-40GB"]
+    assert profiles.gpus_with("1g.5gb.me") == ("A100-40GB",)

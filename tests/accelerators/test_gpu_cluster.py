@@ -113,7 +113,7 @@ def test_only_the_newest_generation_of_a_pool_counts() -> None:
 def test_a_class_that_cannot_be_evaluated_is_unknown_rather_than_wrong() -> None:
     classes = [a_class("odd", "device.attributes['gpu.nvidia.com'].type.reverse() == 'upg'")]
     assert services([], SLICES, classes, wanted=("dra:odd",))["dra:odd"].devices is None
-    assert matches(["device.driver == 'other'", "device.odd()"], devices(SLICES)[0]) is False
+    assert matches(["device.driver == 'other'", "device.odd()"], devices(SLICES)[0].device) is False
 
 
 def test_a_cluster_without_gpus_serves_none_of_them() -> None:

@@ -71,7 +71,7 @@ def test_each_profile_of_the_usual_gpus_has_a_class_with_the_plugins_name() -> N
         (selector,) = one["spec"]["selectors"]
         check(selector["cel"]["expression"])
         profile = one["spec"]["extendedResourceName"].removeprefix("nvidia.com/mig-")
-        taken = [device for device in devices(SLICES) if matches([selector["cel"]["expression"]], device)]
+        taken = [one for one in devices(SLICES) if matches([selector["cel"]["expression"]], one.device)]
         assert len(taken) == {"1g.10gb": 2, "1g.10gb.me": 1}.get(profile, 0)
 
 

@@ -74,6 +74,7 @@ def test_the_first_path_that_can_serve_a_request_does(text: str, cluster: Cluste
         ("dra:gpu.intel.com", EXTENDED, "there is no DeviceClass gpu.intel.com"),
         ("dra:gpu.intel.com", DRA.model_copy(update={"classes": ("a",)}), "there is no DeviceClass gpu.intel.com"),
         ("whole*33", DRA, "at most 32 devices"),
+        ("whole*2" + "".join(f";same=a.b/x{at}" for at in range(33)), DRA, "(same=) in at most 32 attributes"),
         ("whole+shared;same=uuid", DRA, "all shared or all one's own"),
         ("whole", ClusterPaths(paths=()), "it has no GPUs"),
     ],
@@ -239,6 +240,27 @@ def test_what_the_manifest_says_of_nodes_stays_and_contradictions_are_refused() 
     assert "needs NVIDIA-B200" in error.message
     manifest["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimName": "x"}]
     assert "of its own" in refused(lambda: pod(manifest, placed("shared", Path.DRA, "pod"))).message
+
+
+def test_the_expressions_that_are_rendered_are_checked_like_those_that_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "selector", lambda product: f"device.name == '{product}'")
+    error = refused(lambda: place(parse("whole:L4"), DRA, name="x"))
+    assert "reads device.name, which there is not" in error.message
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("shared+mig:1g.10gb.shared", "mig:1g.10gb.shared+shared"),
+        ("whole*2+mig:1g.5gb;share=a", "mig:1g.5gb+whole*2;share=a"),
+        ("whole*2;same=uuid;same=a.b/c;share=a", "whole*2;same=a.b/c;same=uuid;share=a"),
+    ],
+)
+def test_a_shared_claim_is_the_same_in_whatever_order_it_is_asked_for(one: str, other: str) -> None:
+    first, second = (place(parse(text), DRA, name="x").objects for text in (one, other))
+    assert first == second
 
 
 def test_rendering_leaves_its_input_alone() -> None:

@@ -235,11 +235,11 @@ def _random_term(rng: random.Random) -> Term:
             H100,
             "device.driver != ']'",
             'device.driver in ["+", ";*{"]',
-            "device.x[0] == {'a': 1}['a']",
+            "device.attributes['a.b'].x[0] == {'a': 1}['a']",
         ]
         values["device_class"] = rng.choice(["gpu.nvidia.com", "mig.nvidia.com", "a", "gpu.amd.com"])
         values["selectors"] = tuple(rng.sample(cel, rng.randint(0, 2)))
-        names = rng.sample(["memory", "multiprocessors", "gpu.amd.com/memory"], rng.randint(0, 3))
+        names = rng.sample(["memory", "multiprocessors", "a.b/memory"], rng.randint(0, 3))
         values["capacity"] = tuple(
             Capacity(name=name, operator=rng.choice([">=", "="]), quantity=rng.choice(["40Gi", "14", "1e3"]))
             for name in names
@@ -312,3 +312,77 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
     assert not is_quantity(text)
     with pytest.raises(ValueError, match="not a Kubernetes quantity"):
         value(text)
+
+
+@pytest.mark.parametrize("text", ["1e9999999999", "1e-9999999999", "1e99999", "1e19", "9" * 20, "10E", "8Ei"])
+def test_a_quantity_that_kubernetes_cannot_hold_is_refused(text: str) -> None:
+    assert not is_quantity(text)
+    for request in (f"mps:{text}", f"dra:a.b{{memory>={text}}}", f"dra:gpu.nvidia.com{{memory={text}}}"):
+        with pytest.raises(SpecError, match="quantity"):
+            parse(request)
+
+
+@pytest.mark.parametrize(
+    ("cel", "message"),
+    [
+        ("1", "gives a number"),
+        ("'x'", "gives a string"),
+        ("[true]", "gives a list"),
+        ("{'a': true}", "gives a map"),
+        ("null", "gives a null"),
+        ("device", "gives a device"),
+        ("device.driver", "gives a string"),
+        ("device.capacity", "gives a map"),
+        ("device.driver + 'x'", "gives a value"),
+        ("(true ? 1 : 2)", "gives a number"),
+        ("-device.attributes['a.b'].x", "gives a number"),
+        ("size(device.attributes)", "gives a number"),
+        ("device.driver.lowerAscii()", "gives a string"),
+        ("nosuch(device)", "calls nosuch"),
+        ("device.driver.nosuch() == 1", "calls nosuch"),
+        ("device.nosuchfield == 1", "reads device.nosuchfield"),
+        ("[1].exists(i, device.attribute['a.b'].x == i)", "reads device.attribute,"),
+    ],
+)
+def test_cel_that_the_api_server_would_not_take_is_refused(cel: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(f"dra:gpu.nvidia.com[{cel}]")
+    assert message in caught.value.message
+    assert "Example: device.attributes" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "cel",
+    [
+        "!device.allowMultipleAllocations",
+        "device.attributes['a.b'].flag",
+        "true ? device.attributes['a.b'].flag : false",
+        "has(device.attributes['a.b'].x) || device.driver in ['a', 'b']",
+        "device.capacity['a.b'].memory.asInteger() > 1 && isQuantity('1Gi')",
+        "sets.contains(device.attributes['a.b'].list, ['x']) == ip('::1').isLoopback()",
+    ],
+)
+def test_cel_whose_result_may_be_true_is_taken(cel: str) -> None:
+    assert parse(f"dra:gpu.nvidia.com[{cel}]").terms[0].selectors == (cel,)
+
+
+@pytest.mark.parametrize("text", ["{true>=1}", "{in=1}", "{a.b/null>=1}"])
+def test_a_word_of_cel_is_no_capacity(text: str) -> None:
+    with pytest.raises(SpecError, match="a word of CEL's own"):
+        parse(f"dra:gpu.nvidia.com{text}")
+
+
+@pytest.mark.parametrize(
+    ("device_class", "domain"),
+    [("gpu.nvidia.com", "gpu.nvidia.com"), ("mig.nvidia.com", "gpu.nvidia.com"), ("a.b", "a.b")],
+)
+def test_a_capacity_is_one_with_and_without_its_domain(device_class: str, domain: str) -> None:
+    with pytest.raises(SpecError, match="is named twice"):
+        parse(f"dra:{device_class}{{{domain}/memory>=40Gi,memory=4Gi}}")
+    assert parse(f"dra:{device_class}{{other.domain/memory>=40Gi,memory=4Gi}}")
+
+
+def test_upper_case_is_read_in_all_parts_of_a_slice() -> None:
+    assert str(parse("MIG:1G.10GB+ME")) == "mig:1g.10gb.me"
+    assert str(parse("Mig:1g.10gb+Me.Shared+whole")) == "mig:1g.10gb.me.shared+whole"
+    assert str(parse("mig:2g.20gb.MPS:50%")) == "mig:2g.20gb.mps:50%"

@@ -223,6 +223,13 @@ def test_remote_uris_of_a_config() -> None:
     [
         ("{", "is no JSON"),
         ("[1]", "holds no object"),
+        pytest.param("[" * 200_000, "is nested too deeply", id="deep"),
+        pytest.param('{"model_type":' * 200_000, "is nested too deeply", id="deep-objects"),
+        pytest.param(
+            '{"model_type": "llama", "hidden_size": %s}' % ("[" * 900 + "]" * 900),
+            "hidden_size is",
+            id="deep-field",
+        ),
         ("{}", r"model_type \(none\) is not known"),
         (None, "has no"),
     ],

@@ -320,3 +320,70 @@ def test_the_page_shows_what_the_command_prints(words: str, output: str) -> None
     )
     printed = [row.rstrip() for row in (done.stdout or done.stderr).rstrip().splitlines()]
     assert printed == output.splitlines()
+
+
+QWEN2 = {"use_sliding_window": False, "sliding_window": 65_536, "max_window_layers": 28}
+HUB: dict[str, tuple[dict[str, Any], int, int]] = {
+    "Qwen2.5-VL-7B": (
+        {
+            **{
+                "model_type": "qwen2_5_vl",
+                "hidden_size": 3584,
+                "intermediate_size": 18_944,
+                "vocab_size": 152_064,
+            },
+            **{
+                "num_hidden_layers": 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+                "vision_config": {},
+            },
+            **QWEN2,
+        },
+        57_344,
+        0,
+    ),
+    "Qwen2-57B-A14B": (
+        {
+            **{
+                "model_type": "qwen2_moe",
+                "hidden_size": 3584,
+                "intermediate_size": 18_944,
+                "vocab_size": 151_936,
+            },
+            **{
+                "num_hidden_layers": 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+                "num_experts": 64,
+            },
+            **{"num_experts_per_tok": 8, "moe_intermediate_size": 2560},
+            **{"shared_expert_intermediate_size": 20_480, **QWEN2},
+        },
+        57_344,
+        0,
+    ),
+    "Command-R7B": (
+        {
+            **{
+                "model_type": "cohere2",
+                "hidden_size": 4096,
+                "intermediate_size": 14_336,
+                "vocab_size": 256_000,
+            },
+            **{"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
+            **{"sliding_window": 4096, "sliding_window_pattern": 4, "max_position_embeddings": 132_096},
+        },
+        32_768,
+        24 * 2 * 8 * 128 * 2 * 4096,
+    ),
+}
+"""Configs as they stand on the hub, without `layer_types`; bytes of a token, and of a long sequence beside them."""
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_a_window_that_is_not_used_or_not_in_every_layer_is_not_everywhere(name: str) -> None:
+    config, per_token, constant = HUB[name]
+    found = kv_cache(from_config(config, name), 128_000, "bf16")
+    assert (found.bytes_per_token, found.bytes_constant) == (per_token, constant)
+    assert not any("not known" in note for note in found.notes)

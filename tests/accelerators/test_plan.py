@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_memory import estimate
 from goldpath.accelerators.training_shape import TrainingShape
 from goldpath.cli.main import cli
-from goldpath.core.errors import MachineError, SpecError
+from goldpath.core.errors import SpecError
 
 GIB = 2**30
 LLAMA = models.load("Llama-3.1-8B")
@@ -114,14 +115,70 @@ def test_serving_where_nothing_fits_offers_smaller_weights_and_more_gpus():
     assert helped["the cache in fp8"] == ""
 
 
-def test_auto_is_the_cheapest_with_the_margin():
-    assert plan.choose(8 * GIB) == "mig:1g.10gb"
-    assert plan.choose(8 * GIB, margin=0.3) == "mig:2g.12gb"  # of an A30, 11.69 GiB
-    assert plan.choose(70 * GIB, "A100-80GB") == "whole:A100-80GB"  # not its slice of the same size
-    assert plan.choose(30 * GIB, "L4,A100-80GB") == "mig:3g.40gb"
-    assert plan.choose(30 * GIB, ["H100"], count=2) == "whole:H100*2"
-    with pytest.raises(SpecError, match=r"it needs 100.0 GiB and the largest choice, whole:L4, has 21.9 GiB"):
-        plan.choose(100 * GIB, "L4")
+def test_places_are_in_the_order_of_their_cost():
+    def smallest(need: float, names: str = "any", count: int = 1) -> str:
+        return next(place.request for place in places(names, count) if need <= place.has)
+
+    assert smallest(9 * GIB) == "mig:1g.10gb"
+    assert smallest(11.5 * GIB) == "mig:2g.12gb"  # of an A30, 11.69 GiB
+    assert smallest(78 * GIB, "A100-80GB") == "whole:A100-80GB"  # not its slice of the same size
+    assert smallest(33 * GIB, "L4,A100-80GB") == "mig:3g.40gb"
+    assert smallest(33 * GIB, "H100", 2) == "whole:H100*2"
+
+
+def test_a_profile_of_a_gpu_can_be_named():
+    assert [place.request for place in places("A30:1g.6gb, L4,A100-40GB:1g.5gb+me")] == [
+        "mig:1g.5gb.me",
+        "mig:1g.6gb",
+        "whole:L4",
+    ]
+    assert len(places("A30,A30:1g.6gb")) == len(places("A30"))
+    assert places("A100-40GB:1g.10gb")[0].gpus == ("A100-40GB",)
+    made = plan.train(models.load("SmolLM2-135M"), shape(), "A30:4g.24gb")
+    assert made.cheapest == "mig:4g.24gb"
+    with pytest.raises(SpecError, match="2 devices that work together are whole GPUs"):
+        places("A30:1g.6gb", 2)
+
+
+def test_serving_is_refused_where_vllm_would_not_start():
+    """vLLM: "Bfloat16 is only supported on GPUs with compute capability of at least 8.0"."""
+    gemma = models.load("Gemma-3-4B")
+    made = plan.serve(gemma, ServingShape(context=4096))
+    rows = {row.request: row for row in made.rows}
+    assert made.cheapest not in ("whole:T4", "whole:V100-16GB", "whole:V100-32GB")
+    for gpu in ("T4", "V100-16GB", "V100-32GB"):
+        assert not rows[f"whole:{gpu}"].fits
+        assert rows[f"whole:{gpu}"].why == "no bf16: dtype fp16 would do"
+        assert rows[f"whole:{gpu}"].capacity is None
+    half = plan.serve(gemma, ServingShape(context=4096, weights="fp16"), "T4")
+    assert half.cheapest == "whole:T4"
+    nowhere = plan.serve(gemma, ServingShape(context=4096), "T4,V100-32GB")
+    assert nowhere.cheapest == ""
+    assert "no bf16" in nowhere.verdict
+    helped = {one.change: one.request for one in nowhere.alternatives}
+    assert helped["weights in fp16"] == "whole:T4"
+    assert helped["weights in fp8"] == helped["the cache in fp8"] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "refused", "noted"),
+    [
+        ({"weights": "fp8"}, {"T4", "V100-32GB"}, {"A100-40GB"}),
+        ({"weights": "mxfp4"}, {"T4", "V100-32GB"}, set()),
+        ({"weights": "int4"}, set(), set()),
+        ({"weights": "int4", "kv_dtype": "bfloat16"}, {"T4", "V100-32GB"}, set()),
+        ({"weights": "fp16", "kv_dtype": "fp8"}, {"T4", "V100-32GB", "A100-40GB"}, set()),
+    ],
+)
+def test_fp8_is_served_by_gpus_that_have_it(given, refused, noted):
+    small = models.load("Llama-3.2-1B")
+    made = plan.serve(small, ServingShape(context=1024, **given), "T4,V100-32GB,A100-40GB,L4,H100")
+    whole = {row.request.removeprefix("whole:"): row for row in made.rows if row.request.startswith("whole:")}
+    assert {name for name, row in whole.items() if not row.fits} == refused
+    assert all(whole[name].why for name in refused)
+    assert {name for name, row in whole.items() if row.fits and row.why} == noted
+    slices = [row for row in made.rows if row.gpus == ("A100-40GB",) and row.request == "mig:3g.20gb"]
+    assert [row.fits for row in slices] == ["A100-40GB" not in refused]
 
 
 @pytest.mark.parametrize("margin", [-0.1, 1.0])
@@ -134,12 +191,10 @@ def test_this_machine_takes_what_fits_and_refuses_what_cannot():
     small = estimate(models.load("SmolLM2-135M"), shape(device="cpu", sequence_length=128))
     room = machine.MachineMemory(available=8 * GIB, total=16 * GIB, limited=False)
     assert plan.fits_here(small, found=room).fits
-    plan.fits_here(small, found=room).require()
     large = estimate(LLAMA, shape(device="cpu", method="full"))
     refused = plan.fits_here(large, found=room)
     assert not refused.fits
-    with pytest.raises(MachineError, match=r"needs \d+\.\d GiB and this machine has free 8\.0 GiB"):
-        refused.require()
+    assert re.search(r"needs \d+\.\d GiB and this machine has free 8\.0 GiB", refused.why)
     # The margin counts.
     tight = machine.MachineMemory(available=int(small.total * 1.05), total=16 * GIB, limited=True)
     assert not plan.fits_here(small, found=tight).fits
@@ -201,6 +256,10 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
     served = goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "A100-80GB", "--concurrency", "8")
     assert "…" not in served.output
     assert "cheapest" in served.output
+    refused = goldpath("serve", "--model", "Qwen2.5-7B", "--gpu", "T4,A100-80GB", "--dtype", "fp8")
+    assert "…" not in refused.output
+    (row,) = [line.split() for line in refused.output.splitlines() if "whole:T4" in line]
+    assert row[4:8] == ["-", "-", "-", "no"]
     nowhere = goldpath("train", "--model", "Llama-3.1-70B", "--method", "full", "--gpu", "L4")
     assert nowhere.exit_code == 0
     assert "Fits nowhere: it needs" in nowhere.output
@@ -214,6 +273,11 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
             ["train", "--model", "Llama-3.1-8B", "--gpu", "A100"],
             "no GPU 'A100' in the catalogue. Near it: A100-40GB",
         ),
+        (
+            ["serve", "--model", "Llama-3.1-8B", "--gpu", "A30:1g.10gb"],
+            "A30 has no profile 1g.10gb; it has 1g.6gb, 2g.12gb, 4g.24gb. Give one of these. 1g.10gb is of A100-40GB",
+        ),
+        (["train", "--model", "Llama-3.1-8B", "--gpu", "L4:1g.10gb"], "L4 has no MIG"),
         (["train", "--model", "Llama-9"], "Llama-9"),
         (["train", "--model", "Llama-3.1-8B", "--sequence-length", "200000"], "131072 positions"),
         (["train", "--model", "Llama-3.1-8B", "--sharding", "zero3"], "zero3 over 1 GPU"),

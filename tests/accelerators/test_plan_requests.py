@@ -47,7 +47,9 @@ def test_a_gpu_of_which_only_names_are_known_can_be_asked_for_and_is_not_planned
         ("shared:L4", 21.9, 1),
         ("whole:A100*2", 39.1, 2),
         ("mps:50%,10Gi", 10.0, 1),
+        ("mps:L4,10Gi", 10.0, 1),
         ("dra:gpu.nvidia.com{memory>=40Gi}*2", 40.0, 2),
+        ("dra:mig.nvidia.com{gpu.nvidia.com/memory>=40Gi,a.b/memory>=1Gi}", 40.0, 1),
     ],
 )
 def test_what_a_request_is_sure_to_get(request_, gib, count):
@@ -57,7 +59,18 @@ def test_what_a_request_is_sure_to_get(request_, gib, count):
 
 
 @pytest.mark.parametrize(
-    "request_", ["none", "auto", "whole", "shared", "whole:GH200", "mig:3g.48gb", "whole:L4+mig:1g.10gb"]
+    "request_",
+    [
+        *("none", "auto", "whole", "shared", "whole:GH200", "mig:3g.48gb", "whole:L4+mig:1g.10gb"),
+        *(
+            "mps",
+            "mps:L4",
+            "mps:L4,50%",
+            "mig:2g.20gb.mps",
+            "mig:2g.20gb.mps:50%",
+        ),  # how large a part is not said
+        "dra:a.b{gpu.nvidia.com/memory>=1Gi}",
+    ],
 )
 def test_what_is_not_known_before_it_is_granted(request_):
     assert granted(requests.parse(request_)) is None

@@ -68,6 +68,29 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3_moe",
         {**_BASE, **_EXPERTS, "num_experts": 8, "mlp_only_layers": [1], "head_dim": 16},
     ),
+    "qwen2_moe": (
+        "qwen2_moe",
+        {
+            **_BASE,
+            **_EXPERTS,
+            "num_experts": 8,
+            "mlp_only_layers": [1],
+            "shared_expert_intermediate_size": 48,
+        },
+    ),
+    "qwen2_moe-window": (
+        "qwen2_moe",
+        {
+            **_BASE,
+            **_EXPERTS,
+            "num_experts": 8,
+            "shared_expert_intermediate_size": 48,
+            "use_sliding_window": True,
+            "sliding_window": 16,
+            "max_window_layers": 3,
+        },
+    ),
+    "cohere2": ("cohere2", {**_BASE, "num_hidden_layers": 6, "sliding_window": 16, "attention_bias": True}),
     "gemma": ("gemma", {**_BASE, "num_key_value_heads": 1, "head_dim": 16}),
     "gemma2": ("gemma2", {**_BASE, "head_dim": 16, "sliding_window": 16}),
     "gemma3": (

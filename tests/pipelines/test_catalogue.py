@@ -30,13 +30,13 @@ def test_compiling_is_byte_stable_across_processes(tmp_path):
     assert (tmp_path / "one.yaml").read_bytes() == (tmp_path / "two.yaml").read_bytes()
 
 
-def test_the_compiled_pipeline_installs_nothing_and_runs_on_our_image(tmp_path):
+def test_the_compiled_pipeline_installs_nothing_and_runs_on_our_images(tmp_path):
     catalogue.compile_pipeline("finetune", tmp_path / "p.yaml")
     spec = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))
     executors = spec["deploymentSpec"]["executors"]
     assert len(executors) >= 12
     for executor in executors.values():
-        assert executor["container"]["image"].startswith("goldpath/launcher:")
+        assert executor["container"]["image"].startswith(("goldpath/launcher:", "goldpath/trainer:"))
         assert "pip install" not in " ".join(executor["container"]["command"])
     for task in (
         "prepare-data",

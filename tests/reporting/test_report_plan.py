@@ -63,10 +63,13 @@ def test_on_a_gpu_its_own_memory_is_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_place_whose_size_is_not_known_has_a_bar_without_a_frame(tmp_path: Path) -> None:
-    cluster = samples.plan()["cluster"] | {"place": "whole", "has": 0}
+    cluster = samples.plan()["cluster"] | {"place": "whole", "has": 0, "fits": None}
     run = record(tmp_path, {"asked": "whole", "gpu": "whole", "here": None, "cluster": cluster})
     assert "There is" not in rows(run)
     assert "kept free" not in plan.context(run)["plan_charts"][0].svg
+    assert any(fact.endswith("whether that fits is not known") for _, fact in plan.context(run)["plan_facts"])
+    made = ResourcePlan.model_validate(samples.plan() | {"here": None, "cluster": cluster})
+    assert plan.summary(made).endswith("; whether that fits is not known")
 
 
 def test_cheaper_requests_say_why_they_do_not_do_and_the_nearest_are_kept(tmp_path: Path) -> None:

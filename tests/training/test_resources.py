@@ -195,7 +195,12 @@ def test_on_a_cluster_what_is_asked_for_is_checked():
     with pytest.raises(SpecError, match=r"mps:50%,1Gi has 1.0 GiB"):
         plan(TrainSpec(), local=False, gpu="mps:50%,1Gi")
     unknown = plan(TrainSpec(), local=False, gpu="whole")
-    assert (unknown.gpu, unknown.cluster.has, unknown.cluster.fits) == ("whole", 0, True)
+    assert (unknown.gpu, unknown.cluster.has, unknown.cluster.fits) == ("whole", 0, None)
+    assert "how much memory whole has is not known before it is granted" in unknown.notes[-1]
+    for request in ("whole:GB200", "mps:L4"):
+        huge = plan(TrainSpec(batch_size=4096), local=False, gpu=request)
+        assert huge.cluster.fits is None, "what it has is not known"
+        assert request in huge.notes[-1]
     assert plan(TrainSpec(batch_size=4096), local=False, gpu="none").gpu == "none", (
         "a pod's memory is not known"
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from goldpath.accelerators import cluster as gpus
-from goldpath.accelerators import requests
+from goldpath.accelerators import reading, requests
 from goldpath.accelerators.placement import Placement
 from goldpath.accelerators.render import place as place_on
 from goldpath.core import storage
@@ -31,12 +30,7 @@ def place(cluster: Cluster, gpu: str, name: str) -> Placement:
     request = requests.parse(gpu)
     if request.none:
         return Placement(request=request)
-    dra = "resource.k8s.io/v1"
-    nodes, *devices = (
-        cluster.find(version, kind) if version == "v1" or cluster.has(version, kind) else []
-        for version, kind in (("v1", "Node"), (dra, "ResourceSlice"), (dra, "DeviceClass"))
-    )
-    return place_on(request, gpus.paths(nodes, *devices), name=name, namespace=cluster.namespace)
+    return place_on(request, reading.paths_of(cluster), name=name, namespace=cluster.namespace)
 
 
 def runtime_of(cluster: Cluster, machine: Machine, field: str) -> Manifest:

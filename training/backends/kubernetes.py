@@ -45,9 +45,7 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
         GoldpathError: what the worker says, else what the cluster says of the job.
     """
     uri = f"{storage.storage()}/work/{out.parent.name}/{out.name}"
-    if "figures" not in _outcome(
-        uri
-    ):  # an earlier try of this step may have been killed after its job had ended
+    if "figures" not in _outcome(uri):  # else an earlier try was killed after its job had ended
         _run(spec, Uris(frame=frame, base=base, out=uri))
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from goldpath.training.cluster import TORCH_RUNTIME, default_image
+from goldpath.core import images
+from goldpath.training.cluster import TORCH_RUNTIME
 from goldpath.training.manifests.pods import (
     ENVIRONMENT,
     Manifest,
@@ -54,7 +55,7 @@ def render(
     volumes, mounts = folders()
     container = {
         "name": NODE,
-        "image": image or default_image(),
+        "image": image or images.trainer(),
         "env": variables(ENVIRONMENT),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",

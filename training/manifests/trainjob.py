@@ -61,7 +61,9 @@ def render(
             "there is no place for checkpoints and the model",
             "Give storage (such as s3://bucket/goldpath) or claim (a PersistentVolumeClaim's name).",
         )
-    asked = {launch.SPEC_VARIABLE: json.dumps(spec.model_dump(mode="json"), sort_keys=True)}
+    asked = {
+        launch.SPEC_VARIABLE: json.dumps(spec.model_dump(mode="json", exclude={"cluster"}), sort_keys=True)
+    }
     trainer: Manifest = {
         "image": cluster.image,
         "command": ["python", *launch.torchrun()],

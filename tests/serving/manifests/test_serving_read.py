@@ -35,6 +35,10 @@ def test_a_service_is_ready_when_it_says_so_and_has_an_address() -> None:
     assert found == read.ServiceStatus(state="ready", url=f"{URL}/v1")
 
 
+def test_the_generation_of_a_deployment_does_not_hold_a_service_up() -> None:
+    assert read.service(service(READY, generation=3, seen=1)).state == "ready"
+
+
 def test_the_api_of_kserves_own_server_lies_elsewhere() -> None:
     live = service(READY)
     live["spec"]["predictor"]["model"]["runtime"] = "kserve-huggingfaceserver"
@@ -46,7 +50,7 @@ def test_the_api_of_kserves_own_server_lies_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("live", "reason"),
     [
-        (service(READY, seen=1), "KServe has not looked at it yet"),
+        ({**service(READY, seen=1), "kind": "LLMInferenceService"}, "KServe has not looked at it yet"),
         (
             {"kind": "InferenceService", "metadata": {"name": "chat", "generation": 1}, "spec": {}},
             "has not looked at it",

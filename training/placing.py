@@ -1,4 +1,4 @@
-"""A training laid against places: this machine's memory, its GPUs, GPU requests of a cluster."""
+"""A training and the places for it: this machine's memory, its GPUs, GPU requests of a cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Laid:
+class TrainingPlacement:
     """A training of a model, and how many trials of it run at once."""
 
     architecture: Architecture
@@ -37,7 +37,7 @@ class Laid:
     machine_margin: float
     """Share of this machine's free memory that stays free."""
 
-    def instead(self, train: TrainSpec, at_once: int) -> Laid:
+    def instead(self, train: TrainSpec, at_once: int) -> TrainingPlacement:
         """Another training of the same model."""
         return replace(self, train=train, at_once=at_once)
 
@@ -70,7 +70,7 @@ class Laid:
         return self.estimate(self.shape(device, precision)).total * copies
 
     def on_cpu(self) -> PlannedPlace:
-        """Laid against what this machine, or the container that we are in, has free."""
+        """Against what this machine, or the container that we are in, has free."""
         auto = "" if self.train.precision != "auto" else "bf16" if cpu_has_bf16() else "fp32"
         shape = self.shape("cpu", auto)
         needed, copies = self.estimate(shape), self.at_once * self.train.processes
@@ -79,7 +79,7 @@ class Laid:
         return _place(name, found.has, needed, self.machine_margin, shape.precision, copies)
 
     def on_gpu(self, found: tuple[machine.LocalGpu, ...]) -> PlannedPlace:
-        """Laid against the fullest of this machine's GPUs; trials at once share it."""
+        """Against the fullest of this machine's GPUs; trials at once share it."""
         fullest = min(found, key=lambda one: one.available)
         shape = self.shape("cuda", "bf16" if fullest.bf16 else "fp32")
         return _place(
@@ -87,7 +87,7 @@ class Laid:
         )
 
     def on_request(self, request: GpuRequest) -> PlannedPlace:
-        """Laid against what a request is sure to get; trials at once are jobs of their own."""
+        """Against what a request is sure to get; trials at once are jobs of their own."""
         return self._on(granted(request) or Place(request=str(request), gpus=(), has=0, sms=0))
 
     def choose(self, gpus: str) -> Choice:
@@ -119,7 +119,7 @@ def _place(
         has=has,
         need=need,
         margin=margin,
-        fits=not has or need <= has * (1 - margin),
+        fits=need <= has * (1 - margin) if has else None,
         components={part: size * copies for part, size in needed.components.items()},
         peak=needed.peak,
         precision=precision,
