@@ -67,11 +67,9 @@ def test_sections_inherit_what_stands_above_them() -> None:
     assert limits["nvidia.com/mig-1g.10gb"] == "1"
 
 
-def test_a_training_is_what_the_backend_would_create() -> None:
-    """Its specification, as the pod reads it, says where it runs; the cluster's section is that place."""
+def test_a_training_runs_where_the_section_cluster_says() -> None:
     (job,) = manifests.render(TRAIN + "cluster: {memory: 99Gi, secret: keys}\n", "spec.yaml")
     asked = json.loads(job["spec"]["trainer"]["env"][0]["value"])
-    assert asked["cluster"]["memory"] == "99Gi"
     assert job["spec"]["trainer"]["resourcesPerNode"]["limits"]["memory"] == "99Gi"
     assert asked["max_steps"] == 7
 
