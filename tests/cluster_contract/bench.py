@@ -59,6 +59,7 @@ class Bench:
             made = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
             with contextlib.suppress(ClusterError):  # it came meanwhile
                 self.call("POST", accounts, made)
+                self.made.append(Ref("v1", "ServiceAccount", "default"))
                 self.notes.append("no controller made the namespace's service account: we did")
 
     def close(self) -> None:
@@ -67,7 +68,7 @@ class Bench:
         Raises:
             AssertionError: something of us stays.
         """
-        left = [str(ref) for ref in reversed(self.made) if not self.remove(ref)]
+        left = [str(ref) for ref in self.made[::-1] if not self.remove(ref)]
         if not self._close_namespace():
             left.append(f"Namespace {self.namespace}")
         assert not left, f"still on the cluster: {', '.join(left)}"
@@ -146,6 +147,8 @@ class Bench:
         if self.controllers:
             return False  # theirs to end: to force it would leave behind what they have not removed yet
         self.notes.append("no controller ends namespaces: we did")
+        with contextlib.suppress(ClusterError):  # the scheduler's, which nobody else removes now
+            self.call("DELETE", f"{path}/events")
         with contextlib.suppress(GoldpathError):
             ref = Ref("v1", "Namespace", self.namespace)
             self.cluster.change(

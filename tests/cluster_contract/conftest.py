@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from goldpath.core.errors import GoldpathError
 from tests.cluster_contract.bench import GONE_S, Bench
 
 ASKED = "GOLDPATH_TEST_CLUSTER"
@@ -19,13 +20,14 @@ _benches: list[Bench] = []
 def bench() -> Iterator[Bench]:
     if not os.environ.get("KUBECONFIG"):
         pytest.exit("KUBECONFIG is not set: name the cluster, for these tests write to it.", returncode=2)
-    made = Bench(float(os.environ.get("GOLDPATH_TEST_GONE_S") or GONE_S))
-    _benches.append(made)
     try:
+        made = Bench(float(os.environ.get("GOLDPATH_TEST_GONE_S") or GONE_S))
         made.open()
-        yield made
-    finally:
-        made.close()
+    except GoldpathError as error:
+        pytest.exit(error.line(), returncode=2)
+    _benches.append(made)
+    yield made
+    made.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

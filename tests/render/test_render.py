@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,19 @@ def test_the_command_lists_what_the_library_renders() -> None:
     assert tuple(manifests.KINDS) == cli.KINDS
     assert cli.command.help
     assert all(kind in cli.command.help for kind in cli.KINDS)
+
+
+def test_its_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['goldpath', 'render', '--help']\n"
+        "from goldpath.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'pydantic', 'yaml', 'kfp', 'kubernetes'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "gpu-claim" in done.stdout
 
 
 @pytest.mark.parametrize(
