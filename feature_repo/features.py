@@ -27,8 +27,8 @@ class Definitions(NamedTuple):
     finetune: FeatureService
 
 
-def define(folder: Path) -> Definitions:
-    """The definitions over the two files in `folder`."""
+def define(folder: Path, suffix: str = "") -> Definitions:
+    """The definitions over the two files in `folder`; names of all but the entity end with `suffix`."""
     document = Entity(
         name="document",
         join_keys=["id"],
@@ -36,13 +36,13 @@ def define(folder: Path) -> Definitions:
         description="A question with its answer; a later version has the same id and a later event_timestamp.",
     )
     documents = FileSource(
-        name="documents", path=str(folder / "documents.parquet"), timestamp_field="event_timestamp"
+        name=f"documents{suffix}", path=str(folder / "documents.parquet"), timestamp_field="event_timestamp"
     )
     embeddings = FileSource(
-        name="embeddings", path=str(folder / "embeddings.parquet"), timestamp_field="event_timestamp"
+        name=f"embeddings{suffix}", path=str(folder / "embeddings.parquet"), timestamp_field="event_timestamp"
     )
     document_chat = FeatureView(
-        name="document_chat",
+        name=f"document_chat{suffix}",
         entities=[document],
         schema=[Field(name=name, dtype=String) for name in ("id", *CHAT_FEATURES)],
         source=documents,
@@ -50,7 +50,7 @@ def define(folder: Path) -> Definitions:
         description="What a model is trained on; messages are JSON: [{role, content}, ...].",
     )
     document_embedding = FeatureView(
-        name="document_embedding",
+        name=f"document_embedding{suffix}",
         entities=[document],
         schema=[
             Field(name="id", dtype=String),
@@ -66,7 +66,7 @@ def define(folder: Path) -> Definitions:
         description="What is retrieved for a prompt: unit vectors of 384 numbers (all-MiniLM-L6-v2) and the text.",
     )
     finetune = FeatureService(
-        name="finetune", features=[document_chat], description="The training frame of a fine-tuning."
+        name=f"finetune{suffix}", features=[document_chat], description="The training frame of a fine-tuning."
     )
     return Definitions(document, documents, embeddings, document_chat, document_embedding, finetune)
 

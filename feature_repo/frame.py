@@ -12,7 +12,7 @@ from typing import Any, Self
 from goldpath.core.digest import digest_json
 from goldpath.core.errors import DataError
 from goldpath.core.progress import Bar, progress
-from goldpath.feature_repo import offline
+from goldpath.feature_repo import offline, shared
 from goldpath.feature_repo.repository import SERVICE, bounded_joins
 
 GROUP_ROWS = 2_000
@@ -54,13 +54,14 @@ def take(
     rows = dict.fromkeys(offline.SPLITS, 0)
     digests = {split: hashlib.sha256() for split in rows}
     with ExitStack() as stack:
+        service = store.get_feature_service(SERVICE + shared.suffix(folder))
         stack.enter_context(bounded_joins(folder))
         files = {split: stack.enter_context(_SplitFile(out / f"{split}.parquet")) for split in rows}
         bar = stack.enter_context(
             progress("Taking the training frame", offline.count_ids(folder), "documents")
         )
         for ids in offline.ids(folder, chunk_rows):
-            for row_split, table in _parts(_joined(store, ids, moment)):
+            for row_split, table in _parts(_joined(store, service, ids, moment)):
                 for row in table.to_pylist():
                     digests[row_split].update(json.dumps(row, sort_keys=True).encode())
                 files[row_split].write(table)
@@ -128,7 +129,7 @@ def questions(file: Path, count: int, longest: int = 200) -> list[str]:
     return found or ([shortest] if shortest else [])
 
 
-def _joined(store: Any, ids: list[str], moment: datetime) -> Any:
+def _joined(store: Any, service: Any, ids: list[str], moment: datetime) -> Any:
     """Feast's point-in-time join for these ids, in their order, without the documents not yet known."""
     import pandas as pd
     import pyarrow as pa
@@ -136,7 +137,6 @@ def _joined(store: Any, ids: list[str], moment: datetime) -> Any:
 
     when = pd.Series([moment] * len(ids), dtype="datetime64[us, UTC]")
     entities = pd.DataFrame({"id": ids, "event_timestamp": when})
-    service = store.get_feature_service(SERVICE)
     table = store.get_historical_features(entity_df=entities, features=service).to_arrow()
     table = table.filter(pc.is_valid(table["split"]))
     return table.take(pc.sort_indices(pc.index_in(table["id"], pa.array(ids))))

@@ -18,13 +18,15 @@ from goldpath.core.errors import GoldpathError, StepError
 from goldpath.core.files import read_json, write_json
 from goldpath.core.progress import progress
 from goldpath.core.spec import Result
-from goldpath.feature_repo import offline
+from goldpath.feature_repo import offline, shared
 from goldpath.feature_repo.embeddings import embed
 from goldpath.feature_repo.repository import EMBEDDING_VIEW, EMBEDDINGS, ONLINE, REGISTRY, opened
 from goldpath.feature_repo.results import Chunk
 
 _COMPLETE = "online.json"
 _WRITE_ROWS = 1_024
+_SENT_ROWS = 256
+"""In one request to a feature server: about 2 MB of JSON."""
 _MAX_TEXT = 16_000
 """Characters kept of a text: Milvus takes 65,535 bytes, and a character is at most 4."""
 
@@ -85,6 +87,64 @@ def _clear(folder: Path) -> None:
     (folder / _COMPLETE).unlink(missing_ok=True)
     (folder / EMBEDDINGS).unlink(missing_ok=True)
     shutil.rmtree(folder / ONLINE, ignore_errors=True)
+
+
+class Embedded(Result):
+    """What a slot of the reuse store holds: the embedded documents, to be written to a shared online store."""
+
+    documents: int
+
+
+def embed_documents(frame: Path, moment: datetime, limit: int, out: Path) -> Embedded:
+    """Embed up to `limit` documents of the frame into `out/embeddings.parquet`."""
+    count, total = 0, min(limit, _rows(frame))
+    with progress("Embedding documents", total, "documents") as bar, _offline_copy(out / EMBEDDINGS) as write:
+        rows = islice(_documents(frame), limit)
+        while chunk := list(islice(rows, _WRITE_ROWS)):
+            write(_features(chunk, embed([row["text"] for row in chunk], bar.advance), moment))
+            count += len(chunk)
+    return Embedded(documents=count)
+
+
+def publish(folder: Path, embedded: Path) -> None:
+    """Register the definitions of a build, and write its documents to the shared online store if they are not there.
+
+    They are written in order, so the last one says whether all are there.
+
+    Args:
+        folder: of the build; its name ends the definitions' names.
+        embedded: folder with `embeddings.parquet`.
+
+    Raises:
+        StepError: what was written cannot be found again.
+        MachineError: the registry or the online store is away.
+    """
+    import pyarrow.parquet as pq
+
+    view = EMBEDDING_VIEW + shared.suffix(folder)
+    with pq.ParquetFile(embedded / EMBEDDINGS) as file, opened(folder, register=True) as store:
+        groups = file.metadata.num_row_groups
+        if not groups:
+            return
+        tail = file.read_row_group(groups - 1).slice(file.metadata.row_group(groups - 1).num_rows - 1)
+        last = tail.to_pylist()[0]
+        if _is_there(store, view, last):
+            return
+        for batch in file.iter_batches(_SENT_ROWS):
+            store.write_to_online_store(view, df=batch.to_pandas())
+        if not _is_there(store, view, last):
+            raise StepError(
+                "the online store does not find a document by its own vector", "Run the step again."
+            )
+
+
+def _is_there(store: Any, view: str, row: dict[str, Any]) -> bool:
+    """Whether a search by a document's own vector finds it; a store that has no such view yet has nothing."""
+    try:
+        found = find(store, view, row["vector"], 1)
+    except (RuntimeError, ValueError, KeyError):
+        return False
+    return bool(found) and found[0].score >= 0.99
 
 
 def _fill(folder: Path, frame: Path, moment: datetime, limit: int) -> int:
@@ -157,14 +217,18 @@ def _offline_copy(target: Path) -> Iterator[Any]:
 
 def search(folder: Path, vector: Any, k: int) -> list[Chunk]:
     """The `k` documents nearest to a unit vector of 384 numbers, most similar first."""
-    names = ("vector", "document_id", "text", "source")
     with opened(folder) as store:
-        found = store.retrieve_online_documents_v2(
-            features=[f"{EMBEDDING_VIEW}:{name}" for name in names],
-            query=[float(number) for number in vector],
-            top_k=k,
-            distance_metric="COSINE",  # the "distance" that Milvus hands back is the similarity
-        ).to_dict()
+        return find(store, EMBEDDING_VIEW, vector, k)
+
+
+def find(store: Any, view: str, vector: Any, k: int) -> list[Chunk]:
+    """`search` in an open `feast.FeatureStore`."""
+    found = store.retrieve_online_documents_v2(
+        features=[f"{view}:{name}" for name in ("vector", "document_id", "text", "source")],
+        query=[float(number) for number in vector],
+        top_k=k,
+        distance_metric="COSINE",  # the "distance" that Milvus hands back is the similarity
+    ).to_dict()
     rows = zip(found["document_id"], found["text"], found["source"], found["distance"], strict=True)
     chunks = [
         Chunk(id=key, text=text, source=source, score=float(score)) for key, text, source, score in rows

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from goldpath.core.errors import MachineError
+from goldpath.feature_repo import shared
 
 SERVICE = "finetune"
 EMBEDDING_VIEW = "document_embedding"
@@ -49,11 +50,18 @@ def quiet() -> Iterator[None]:
 
 
 def settings(folder: Path) -> Any:
-    """Feast's `RepoConfig`: `feature_store.yaml` with registry and online store in `folder`."""
+    """Feast's `RepoConfig`: `feature_store.yaml` with registry and online store in `folder`, or the shared ones.
+
+    Raises:
+        SpecError: the file of the shared store is missing or is none.
+    """
     import yaml
     from feast.repo_config import RepoConfig
 
     values = yaml.safe_load((Path(__file__).parent / "feature_store.yaml").read_text(encoding="utf-8"))
+    if source := shared.file():
+        theirs = {**shared.values(source), "offline_store": values["offline_store"]}
+        return RepoConfig(**{"provider": values["provider"], **theirs}, repo_path=folder)
     values["registry"] = str(folder / REGISTRY)
     values["online_store"]["path"] = str(folder / ONLINE)
     return RepoConfig(**values, repo_path=folder)
@@ -68,11 +76,21 @@ def opened(folder: Path, *, register: bool = False) -> Iterator[Any]:
 
     Args:
         folder: where registry, sources and online store are.
-        register: start with a new registry that holds entity, sources, views and service.
+        register: start with a new registry that holds entity, sources, views and service; a shared one gets them.
 
     Raises:
-        MachineError: the online store cannot be opened.
+        MachineError: the online store cannot be opened; a server of the shared store is away.
+        SpecError: the file of the shared store is missing or is none.
     """
+    if shared.file():
+        with quiet(), shared.errors():
+            from feast import FeatureStore
+
+            store = FeatureStore(config=settings(folder))
+            if register:
+                _register(folder, store)
+            yield store
+        return
     with quiet():
         from feast import FeatureStore
         from milvus_lite.server_manager import server_manager_instance
@@ -101,7 +119,7 @@ def _register(folder: Path, store: Any) -> None:
     from goldpath.feature_repo.features import define
 
     with contextlib.redirect_stdout(io.StringIO()):
-        store.apply(list(define(folder)))
+        store.apply(list(define(folder, shared.suffix(folder))))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ class FeatureResult(Result):
     embedding_model: str
     embedding_size: int
     online_store: str
-    """Absolute folder of the online store; hand it to `retrieve`."""
+    """Absolute folder of the online store, or `feast:VIEW?documents=N` in a shared one; hand it to `retrieve`."""
 
 
 class Chunk(Result):

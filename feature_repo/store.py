@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from goldpath.core.errors import InputError
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.settings import state
 from goldpath.core.spec import Result
-from goldpath.feature_repo import embeddings, frame, offline, online
-from goldpath.feature_repo.repository import SERVICE, locked, opened
+from goldpath.feature_repo import embeddings, frame, offline, online, shared
+from goldpath.feature_repo.repository import EMBEDDING_VIEW, SERVICE, locked, opened
 from goldpath.feature_repo.results import Chunk, FeatureResult
 from goldpath.feature_repo.specs import FeatureSpec
 
@@ -42,7 +43,8 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
 
     Raises:
         DataError: the file is missing, has wrong columns or values, or no training document was known at `as_of`.
-        MachineError: the disk is full, or the online store cannot be opened.
+        SpecError: the file of a shared store is missing or is none.
+        MachineError: the disk is full, or the online store cannot be opened; a server of a shared store is away.
     """
     moment = spec.as_of.isoformat() if spec.as_of else None
     inputs = {
@@ -56,20 +58,26 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
     with locked(folder):
         folder.mkdir(exist_ok=True)
         taken = reuse("features", inputs, TrainingFrame, lambda slot: _take(documents, folder, spec, slot))
-        whole = online.complete(folder)
-        ready = whole or _fill(documents, folder, taken, spec.online_rows)
+        if shared.file():
+            filled = _publish(documents, folder, taken, spec.online_rows, variant)
+            reused, count = filled.reused, filled.result.documents
+            place = shared.reference(EMBEDDING_VIEW + shared.suffix(folder), count)
+        else:
+            whole = online.complete(folder)
+            ready = whole or _fill(documents, folder, taken, spec.online_rows)
+            reused, count, place = whole is not None, ready.documents, str(folder)
     result = FeatureResult(
-        feature_service=SERVICE,
+        feature_service=SERVICE + shared.suffix(folder),
         as_of=taken.result.as_of,
         rows=taken.result.rows,
         digest=taken.result.digest,
         documents_digest=documents_digest,
-        online_documents=ready.documents,
+        online_documents=count,
         embedding_model=embeddings.MODEL,
         embedding_size=embeddings.SIZE,
-        online_store=str(folder),
+        online_store=place,
     )
-    return Reused(result, taken.path, taken.key, reused=taken.reused and whole is not None)
+    return Reused(result, taken.path, taken.key, reused=taken.reused and reused)
 
 
 def _take(documents: Path, folder: Path, spec: FeatureSpec, slot: Path) -> TrainingFrame:
@@ -88,6 +96,22 @@ def _fill(documents: Path, folder: Path, taken: Reused[TrainingFrame], limit: in
     """The online store alone, from the frame; it is also what mends one that is gone or damaged."""
     offline.write(documents, folder)
     return online.build(folder, taken.path, datetime.fromisoformat(taken.result.as_of), limit)
+
+
+def _publish(
+    documents: Path, folder: Path, taken: Reused[TrainingFrame], limit: int, variant: Mapping[str, object]
+) -> Reused[online.Embedded]:
+    """The shared store: embedded once for all pods, and written to the online store where that lacks them."""
+    offline.write(documents, folder)
+    moment = datetime.fromisoformat(taken.result.as_of)
+    embedded = reuse(
+        "embeddings",
+        variant,
+        online.Embedded,
+        lambda slot: online.embed_documents(taken.path, moment, limit, slot),
+    )
+    online.publish(folder, embedded.path)
+    return embedded
 
 
 def retrieve(query: str, k: int, online_store: str) -> list[Chunk]:
@@ -112,6 +136,13 @@ def retrieve(query: str, k: int, online_store: str) -> list[Chunk]:
         raise InputError("the query is empty", "Ask something.")
     if not 1 <= k <= _MAX_K:
         raise InputError(f"k is {k}", f"Ask for 1 to {_MAX_K:,} documents.")
+    if shared.is_reference(online_store):
+        view, count = shared.referred(online_store)
+        if not count:
+            return []
+        vector = embeddings.embed([query])[0]
+        with opened(state("features")) as store:
+            return online.find(store, view, vector, min(k, count))
     folder = Path(online_store)
     if not online_store or not folder.is_dir():
         raise InputError(f"there is no online store {online_store!r}", "Run the step build_features again.")

@@ -26,7 +26,7 @@ def check(pipeline: str, form: Mapping[str, Any]) -> None:
 
 def _finetune(form: Mapping[str, Any]) -> None:
     from goldpath.feature_repo.specs import FeatureSpec
-    from goldpath.registry.store import require_embedded
+    from goldpath.registry import place
     from goldpath.serving.backends import local
     from goldpath.serving.specs import CacheSpec, ProbeSpec, ServeSpec
     from goldpath.training import base_models, datasets, resources, search
@@ -47,7 +47,7 @@ def _finetune(form: Mapping[str, Any]) -> None:
     CacheSpec.from_form(uri="file:///", model_digest="", overrides=more)
     serve = ServeSpec.from_form(name=form["name"], engine=form["engine"], model_uri="/", overrides=more)
     ProbeSpec.parse({}, more["probe"], "probe")
-    require_embedded()
+    place.require()
     local.check_port(serve)  # runs on this machine deploy here, whatever GOLDPATH_BACKEND says
     base_models.check(form["model"])
     datasets.check(data)

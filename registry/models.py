@@ -10,6 +10,10 @@ What happens to the same content (name and model digest) registered again:
 
 A model takes over only from the champion that it was compared with. Where another became champion meanwhile, nothing
 is registered: the run compares anew.
+
+Where it is all kept: MLflow's SQLite file and `mlartifacts/` on this machine; an MLflow server, the files staying
+where they are in the storage of the pods; or Kubeflow's Model Registry (`goldpath.registry.kubeflow`), with the same
+rules.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goldpath.core import settings
-from goldpath.core.errors import InputError, ModelError, StepError
+from goldpath.core.errors import InputError, ModelError
 from goldpath.core.uris import local_path
+from goldpath.registry import kubeflow, place
 from goldpath.registry.package import WEIGHTS, Content, is_whole, missing_files, package, read_content
 from goldpath.registry.results import Lineage, RegisteredVersion
+from goldpath.registry.rules import ACCEPTED, REJECTED, overtaken
 from goldpath.registry.store import (
     CHAMPION,
     MODEL,
@@ -38,8 +44,7 @@ from goldpath.registry.store import (
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-_STATUS, _LAST = "status", "last_verdict"
-_ACCEPTED, _REJECTED = "accepted", "rejected"
+_STATUS, _LAST, _URI = "status", "last_verdict", "uri"
 
 
 def register(
@@ -56,6 +61,7 @@ def register(
 
     The version is an MLflow model of the flavour `transformers` with the signature of a chat model
     (`mlflow.transformers.load_model("models:/NAME/VERSION")` loads it); its files are hard links to `folder`'s.
+    Away from this machine the version points to the folder's place in the storage, and nothing is copied.
 
     Args:
         name: the registered model.
@@ -71,7 +77,7 @@ def register(
         InputError: the name cannot be used, or is taken by another kind of thing.
         ModelError: the folder is not a model, or is not the one that `lineage` describes.
         StepError: it was accepted, but another version is champion now than the one it was compared with.
-        MachineError: the database is damaged or locked; the disk is full or read-only.
+        MachineError: the database is damaged or locked; the disk is full or read-only; the server is away.
     """
     check_name(name)
     content = read_content(Path(folder).absolute())
@@ -80,13 +86,19 @@ def register(
             f"{folder} has the digest {content.digest[:12]}, its lineage says {lineage.model_digest[:12]}",
             "It was changed after training: fine-tune again, or register it with the right digest.",
         )
+    if kubeflow.address():
+        from goldpath.registry.kubeflow import models as elsewhere
+
+        return elsewhere.register(
+            name, content, lineage, metrics, parameters, accepted, compared_with, description
+        )
     with writing() as client:
         require_kind(client, name, MODEL, "A language model, registered by goldpath.")
         before = _champion_version(client, name)
         version = _same_content(client, name, lineage.model_digest)
         adopted = version is not None
         if accepted and before not in ("", compared_with, str(version.version) if version else ""):
-            raise _overtaken(name, before, compared_with)
+            raise overtaken(name, before, compared_with)
         if version is None:
             version = _create(client, name, content, lineage, metrics, parameters, accepted, description)
         else:
@@ -96,24 +108,18 @@ def register(
         return _describe(client, name, version.version, adopted=adopted, previous=before)
 
 
-def _overtaken(name: str, champion: str, compared_with: str) -> StepError:
-    run = settings.run_id()
-    first = f"`goldpath run --resume {run}`" if run else "Evaluate the model again"
-    return StepError(
-        f"version {champion} of {name} became champion meanwhile, and this model was compared with "
-        + (f"version {compared_with}" if compared_with else "none"),
-        f"{first}: what is finished is reused, and the model is compared with version {champion}.",
-    )
-
-
 def champion(name: str) -> RegisteredVersion | None:
     """The version that is served, None if there is none yet.
 
     Raises:
         ModelError: its files are gone.
-        MachineError: the database is damaged or locked.
+        MachineError: the database is damaged or locked; the server is away.
     """
     check_name(name)
+    if kubeflow.address():
+        from goldpath.registry.kubeflow import models as elsewhere
+
+        return elsewhere.champion(name)
     if not exists():
         return None
     with reading() as client:
@@ -121,6 +127,9 @@ def champion(name: str) -> RegisteredVersion | None:
         if not version:
             return None
         found = _describe(client, name, version)
+    if not place.embedded():
+        place.require_files(found)
+        return found
     package_folder = local_path(found.uri).parent
     if gone := missing_files(package_folder):
         raise ModelError(
@@ -134,6 +143,10 @@ def champion(name: str) -> RegisteredVersion | None:
 def versions(name: str) -> list[RegisteredVersion]:
     """All versions, newest first; empty if nothing has that name."""
     check_name(name)
+    if kubeflow.address():
+        from goldpath.registry.kubeflow import models as elsewhere
+
+        return elsewhere.versions(name)
     if not exists():
         return []
     with reading() as client:
@@ -186,18 +199,30 @@ def _create(
         model = client.create_logged_model(
             experiment, name=name, source_run_id=run_id, tags=tags, params=dict(parameters), model_type="chat"
         )
-        model_id, target = model.model_id, local_path(model.artifact_location)
+        model_id = model.model_id
         _log(client, run_id, model_id, metrics, parameters)
-        package(content, target, model_id)
+        if place.embedded():
+            target = local_path(model.artifact_location)
+            package(content, target, model_id)
+            source, uri = target.as_uri(), (target / WEIGHTS).as_uri()
+        else:
+            source = uri = place.stored(content.folder)
         client.finalize_logged_model(model_id, "READY")
         client.set_terminated(run_id)
-        verdict = _ACCEPTED if accepted else _REJECTED
+        verdict = ACCEPTED if accepted else REJECTED
         return client.create_model_version(
             name,
-            source=target.as_uri(),
+            source=source,
             run_id=run_id,
             model_id=model_id,
-            tags={**tags, "kind": MODEL, _STATUS: verdict, _LAST: verdict, "bytes": str(content.bytes)},
+            tags={
+                **tags,
+                "kind": MODEL,
+                _STATUS: verdict,
+                _LAST: verdict,
+                "bytes": str(content.bytes),
+                _URI: uri,
+            },
             description=description or f"{lineage.base_model} tuned on {lineage.dataset}",
         )
     except BaseException:
@@ -219,9 +244,27 @@ def _log(
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0, model_id=model_id) for key, value in metrics.items()],
+        metrics=[Metric(key, value, now, 0, model_id=model_id or None) for key, value in metrics.items()],
         params=[Param(key, str(value)) for key, value in parameters.items()],
     )
+
+
+def record_run(
+    name: str, lineage: Lineage, metrics: Mapping[str, float], parameters: Mapping[str, str]
+) -> str:
+    """Figures and lineage as a finished run of MLflow's, beside a registry that is not MLflow's; returns its id.
+
+    Raises:
+        MachineError: MLflow's server is away; its database is damaged or locked.
+    """
+    tags = {key: str(value) for key, value in lineage.model_dump().items()}
+    with reading() as client:
+        run = client.create_run(
+            _experiment(client, name), run_name=f"register {lineage.model_digest[:12]}", tags=tags
+        )
+        _log(client, run.info.run_id, "", metrics, parameters)
+        client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
 
 
 def _undo(client: MlflowClient, run_id: str, model_id: str, target: Path | None) -> None:
@@ -241,11 +284,14 @@ def _undo(client: MlflowClient, run_id: str, model_id: str, target: Path | None)
 def _adopt(
     client: MlflowClient, name: str, version: Any, content: Content, accepted: bool, *, champion: bool
 ) -> None:
-    target = local_path(version.source)
-    if not is_whole(target, content):
+    verdict = ACCEPTED if accepted else REJECTED
+    tags = {_LAST: verdict, _STATUS: ACCEPTED if champion else verdict}
+    if not place.embedded():
+        if place.missing(version.tags[_URI]):
+            tags[_URI] = place.stored(content.folder)
+    elif not is_whole(target := local_path(version.source), content):
         package(content, target, version.tags.get("model_id", ""))
-    verdict = _ACCEPTED if accepted else _REJECTED
-    for key, value in ((_LAST, verdict), (_STATUS, _ACCEPTED if champion else verdict)):
+    for key, value in tags.items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, version.version, key, value)
 
@@ -253,7 +299,8 @@ def _adopt(
 def _experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
-        return str(client.create_experiment(name, (settings.state("mlartifacts") / name).as_uri()))
+        here = (settings.state("mlartifacts") / name).as_uri() if place.embedded() else None
+        return str(client.create_experiment(name, here))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
@@ -268,8 +315,8 @@ def _describe(
     return RegisteredVersion(
         name=name,
         version=str(found.version),
-        uri=(local_path(found.source) / WEIGHTS).as_uri(),
-        accepted=found.tags.get(_STATUS) == _ACCEPTED,
+        uri=(local_path(found.source) / WEIGHTS).as_uri() if place.embedded() else found.tags.get(_URI, ""),
+        accepted=found.tags.get(_STATUS) == ACCEPTED,
         aliases=list(found.aliases),
         adopted=adopted,
         champion=now,

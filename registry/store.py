@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from goldpath.core import settings
 from goldpath.core.errors import GoldpathError, InputError, MachineError
 from goldpath.core.tracking_store import LOCK_TIMEOUT_S, database, explained, tracking_store
+from goldpath.registry import place
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -42,19 +43,6 @@ def exists() -> bool:
     return file is None or file.exists()
 
 
-def require_embedded() -> None:
-    """Refuse a store of MLflow's that is not on this machine.
-
-    Raises:
-        InputError: `MLFLOW_TRACKING_URI` is not a SQLite file.
-    """
-    if database() is None:
-        raise InputError(
-            f"MLFLOW_TRACKING_URI is {settings.tracking_uri()}, and the embedded registry is a SQLite file",
-            "Unset it, or set it to sqlite:///PATH.",
-        )
-
-
 @contextmanager
 def reading() -> Iterator[MlflowClient]:
     """A client for looking things up.
@@ -74,10 +62,10 @@ def writing() -> Iterator[MlflowClient]:
     """A client for changes: nobody else of ours writes meanwhile, so that look-ups stay true until the change.
 
     Raises:
-        InputError: MLflow's store is not on this machine.
-        MachineError: the database is damaged, locked or read-only.
+        InputError: MLflow's store is a server, and there is no storage that it and other pods can read.
+        MachineError: the database is damaged, locked or read-only; the server does not answer.
     """
-    require_embedded()
+    place.require()
     lock = FileLock(settings.state() / ".registry.lock")
     try:
         lock.acquire(timeout=2 * LOCK_TIMEOUT_S)
@@ -101,18 +89,25 @@ def _errors() -> Iterator[None]:
     except Exception as error:
         file = database()
         shown = explained(error, file) if file else None
-        if shown is None and file is None and _unreachable(error):
-            shown = MachineError(
-                f"cannot reach MLflow at {settings.tracking_uri()}",
-                "Check MLFLOW_TRACKING_URI and the network.",
-            )
+        if shown is None and file is None:
+            shown = _of_server(error)
         if shown is None:
             raise
         raise shown from error
 
 
-def _unreachable(error: BaseException) -> bool:
-    return "Max retries exceeded" in str(error) or "Connection refused" in str(error)
+def _of_server(error: BaseException) -> MachineError | None:
+    text = str(error)
+    if "Max retries exceeded" in text or "Connection refused" in text or "timed out" in text:
+        return MachineError(
+            f"cannot reach MLflow at {settings.tracking_uri()}", "Check MLFLOW_TRACKING_URI and the network."
+        )
+    if "error code 401" in text or "error code 403" in text or "PERMISSION_DENIED" in text:
+        return MachineError(
+            f"MLflow at {settings.tracking_uri()} refuses us",
+            "Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, of someone who may.",
+        )
+    return None
 
 
 def registered(client: MlflowClient, name: str) -> Any:

@@ -65,6 +65,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "GOLDPATH_STEP",
         "GOLDPATH_BACKEND",
         "MLFLOW_TRACKING_URI",
+        "GOLDPATH_MODEL_REGISTRY",
+        "GOLDPATH_STORAGE",
+        "GOLDPATH_FEATURE_STORE",
     ):
         monkeypatch.delenv(name, raising=False)
     return folder
