@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 
-.PHONY: help setup dev run report ui test lint types contracts wheel bench picture images format lock links clean clean-state
+.PHONY: help setup dev run report ui test test-cluster lint types contracts wheel bench picture images format lock links clean clean-state
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ dev: $(TOOLS)  ## Install the tools that test, lint, types and contracts use
 test: $(TOOLS)  ## Run the tests with coverage of our lines (TESTS=tests/core for some)
 	rm -f .coverage .coverage.*
 	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
+
+test-cluster: $(TOOLS)  ## Try all that is rendered on the cluster of KUBECONFIG, in a namespace of its own (docs/from-laptop-to-cluster.md)
+	GOLDPATH_TEST_CLUSTER=1 $(BIN)/pytest tests/cluster_contract -n 0 $(ARGS)
 
 lint: $(TOOLS)  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -16,6 +16,10 @@ COMMANDS = {
     "ui": ("goldpath.cli.ui", "Open MLflow's page on experiments, models and pipelines."),
     "plan": ("goldpath.cli.plan", "Say what a training or an endpoint needs, and on which GPU it fits."),
     "kv-cache": ("goldpath.cli.kv_cache", "Say how many bytes a model's KV cache takes; size LMCache."),
+    "render": (
+        "goldpath.cli.render",
+        "Print the Kubernetes objects that a spec becomes, for review and GitOps.",
+    ),
     "doctor": ("goldpath.cli.doctor", "Say whether a cluster can run the golden path, and what is missing."),
     "pipelines": ("goldpath.cli.pipelines", "List pipelines, show their forms, compile them to YAML."),
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from goldpath.accelerators import requests
 from goldpath.accelerators.quantities import EXAMPLES, is_quantity
 from goldpath.core import images
-from goldpath.core.spec import Spec, matching
+from goldpath.core.spec import Spec, fields_for, matching
 
 TORCH_RUNTIME = "goldpath-torch"
 MOUNT = "/mnt/goldpath"
@@ -132,6 +135,33 @@ class TrainJobSpec(Machine):
     user: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1000
     """User id of the pods' processes, where they are patched."""
 
+    @classmethod
+    def from_form(cls, overrides: Mapping[str, Any], **fields: Any) -> Self:
+        """What the form of run_trainjob asks for.
+
+        Args:
+            overrides: of the form; they win.
+            fields: the form's other fields. 0 processes leave the number to the GPUs and the runtime.
+
+        Raises:
+            SpecError: a field is wrong.
+        """
+        given = {**fields, "processes": fields.get("processes") or None}
+        return cls.parse(given, fields_for("run_trainjob", overrides), "run_trainjob")
+
+    @field_validator("command", "args", "env", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        """KFP hands what a list or a dict holds over as it likes: numbers are words here too."""
+        if isinstance(value, dict):
+            return {key: _word(one) for key, one in value.items()}
+        return [_word(one) for one in value] if isinstance(value, list | tuple) else value
+
+    @field_validator("gpu")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        return str(requests.parse(value))
+
     @field_validator("env")
     @classmethod
     def _free(cls, value: dict[str, str]) -> dict[str, str]:
@@ -141,3 +171,9 @@ class TrainJobSpec(Machine):
         if taken:
             raise ValueError(f"the Trainer sets {taken[0]} itself; leave it out")
         return value
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -197,3 +197,16 @@ class EvalResult(Result):
     """Rows scored for the loss."""
     tokens: int
     """Answer tokens of the tuned model scored for the loss."""
+
+
+class JobResult(Result):
+    """A TrainJob of any kind that has succeeded."""
+
+    name: str
+    namespace: str
+    runtime: str
+    nodes: int
+    seconds: float
+    """That this step waited: less than the job took, where an earlier try had begun it."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """The last that its trainer reported to the Trainer (`status.trainerStatus`); most code reports none."""

@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         skip = 2 if pieces[0] == "api" else 3
         version, rest = "/".join(pieces[1:skip]), pieces[skip:]
         namespace = ""
-        if rest[:1] == ["namespaces"] and len(rest) > 2:
+        if rest[:1] == ["namespaces"] and len(rest) > 2 and rest[2] not in ("status", "finalize"):
             namespace, rest = rest[1], rest[2:]
         if not rest:
             raise Refusal(404, "NotFound", "the server could not find the requested resource")

@@ -128,7 +128,7 @@ class Store:
                     "please apply your changes to the latest version and try again",
                 )
             if part == "status":
-                new = {**old, "status": new.get("status", {})}
+                new = {**copy.deepcopy(old), "status": new.get("status", {})}
             elif kind.status and admit:
                 new.pop("status", None)
                 new.update({"status": old["status"]} if "status" in old else {})

@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goldpath.accelerators import reading, requests
-from goldpath.accelerators.placement import Placement
-from goldpath.accelerators.render import place
 from goldpath.core import storage
-from goldpath.core.errors import GoldpathError, MachineError, StepError
+from goldpath.core.errors import GoldpathError, StepError
 from goldpath.core.fetch import fetch
 from goldpath.core.files import read_json
 from goldpath.core.kubernetes import Cluster, Ref
 from goldpath.core.progress import Bar, progress
-from goldpath.training.cluster import ClusterSpec, Uris
+from goldpath.training.backends import jobs
+from goldpath.training.cluster import Uris
 from goldpath.training.manifests import experiment, pytorchjob, read, runtime, trainjob
 from goldpath.training.specs import SearchSpec, TrainSpec
 
@@ -28,10 +26,6 @@ if TYPE_CHECKING:
     from goldpath.training.results import SearchResult
 
 Manifest = dict[str, Any]
-_NAME = 37
-"""Characters of a job's name: JobSet and Katib make longer ones from it."""
-_GRACE_S = 300
-"""Seconds beyond a job's own deadline: its controller ends it first, and says why."""
 _OUTPUTS = ("model/", "adapter/", "metrics.jsonl", "outcome.json")
 
 
@@ -51,9 +45,7 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
         GoldpathError: what the worker says, else what the cluster says of the job.
     """
     uri = f"{storage.storage()}/work/{out.parent.name}/{out.name}"
-    if "figures" not in _outcome(
-        uri
-    ):  # an earlier try of this step may have been killed after its job had ended
+    if "figures" not in _outcome(uri):  # else an earlier try was killed after its job had ended
         _run(spec, Uris(frame=frame, base=base, out=uri))
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
@@ -69,13 +61,13 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
 def _run(spec: TrainSpec, uris: Uris) -> None:
     """The training's job, to its end."""
     cluster = Cluster.connect()
-    objects = _training(cluster, cluster.name(most=_NAME), spec, uris)
+    objects = _training(cluster, cluster.name(most=jobs.NAME), spec, uris)
     with cluster.children(), progress("Fine-tuning", spec.max_steps, "steps") as bar:
-        job = _begin(cluster, objects, uris.out)
+        job = jobs.begin(cluster, objects, uris.out)
         cluster.wait(
             Ref.of(job),
             lambda thing: _judge(thing, uris.out),
-            spec.cluster.deadline_seconds + _GRACE_S,
+            spec.cluster.deadline_seconds + jobs.GRACE_S,
             lambda thing: _show(bar, thing, spec.max_steps),
         )
         bar.update(spec.max_steps)
@@ -94,8 +86,8 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
         GoldpathError: Katib cannot do this search; the Experiment failed, and why.
     """
     cluster = Cluster.connect()
-    name = cluster.name(most=_NAME)
-    placement = _place(cluster, train.gpu, name)
+    name = cluster.name(most=jobs.NAME)
+    placement = jobs.place(cluster, train.gpu, name)
     objects = experiment.render(
         name,
         asked,
@@ -104,17 +96,17 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
         Uris(frame=frame, base=base),
         placement,
         namespace=cluster.namespace,
-        carried_by=_runtime(cluster, train.cluster),
+        carried_by=jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
         retain=train.cluster.retain_trials,
     )
     with cluster.children(), progress("Search", asked.max_trials, "trials") as bar:
-        made = _begin(cluster, objects, "")
+        made = jobs.begin(cluster, objects)
         failure = ""
         try:
             cluster.wait(
                 Ref.of(made),
-                _ended,
-                train.cluster.deadline_seconds + _GRACE_S,
+                jobs.ended,
+                train.cluster.deadline_seconds + jobs.GRACE_S,
                 lambda thing: _show_trials(bar, thing),
             )
         except StepError as error:
@@ -133,7 +125,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
 
 def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[Manifest]:
     """The objects of a training, the job last; a cluster without the Trainer may have its predecessor."""
-    placement, where = _place(cluster, spec.gpu, name), cluster.namespace
+    placement, where = jobs.place(cluster, spec.gpu, name), cluster.namespace
     if not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob"):
         return pytorchjob.render(name, spec, spec.cluster, uris, placement, namespace=where)
     return trainjob.render(
@@ -143,60 +135,14 @@ def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[
         uris,
         placement,
         namespace=where,
-        carried_by=_runtime(cluster, spec.cluster),
+        carried_by=jobs.runtime_of(cluster, spec.cluster, "cluster.runtime"),
     )
-
-
-def _place(cluster: Cluster, gpu: str, name: str) -> Placement:
-    """What the GPU request becomes on this cluster; without a GPU nothing is looked at."""
-    request = requests.parse(gpu)
-    if request.none:
-        return Placement(request=request)
-    return place(request, reading.paths_of(cluster), name=name, namespace=cluster.namespace)
-
-
-def _runtime(cluster: Cluster, spec: ClusterSpec) -> Manifest:
-    """The training runtime as it is on the cluster.
-
-    Raises:
-        MachineError: there is none of that name.
-    """
-    namespace = cluster.namespace if spec.runtime_kind == "TrainingRuntime" else ""
-    found = cluster.get(Ref(runtime.API, spec.runtime_kind, spec.runtime, namespace))
-    if found is None:
-        raise MachineError(
-            f"the cluster has no {spec.runtime_kind} {spec.runtime!r}",
-            "Install ours with `kubectl apply -k deploy/runtimes`, or name another in cluster.runtime.",
-        )
-    return found
-
-
-def _begin(cluster: Cluster, objects: list[Manifest], uri: str) -> Manifest:
-    """Create or adopt the objects; what an earlier try left as failed makes room first. Returns the last one."""
-    last = cluster.get(Ref.of(objects[-1]))
-    if last is not None and read.verdict(last).state == "failed":
-        cluster.remove(Ref.of(objects[-1]))
-        last = None
-    if last is None and uri:
-        storage.remove(f"{uri}/outcome.json")  # of that earlier try
-    made: Manifest = {}
-    for manifest in objects:
-        made = cluster.create_or_adopt(manifest)
-    return made
 
 
 def _judge(thing: Mapping[str, Any], uri: str) -> read.Verdict | None:
     if read.verdict(thing).state == "failed" and (told := _outcome(uri).get("error")):
         raise GoldpathError.from_dict(told)
-    return _ended(thing)
-
-
-def _ended(thing: Mapping[str, Any]) -> read.Verdict | None:
-    found = read.verdict(thing)
-    if found.state == "failed":
-        said = ": ".join(filter(None, (found.reason, found.message)))
-        raise StepError(f"{thing['kind']} {thing['metadata']['name']} failed ({said})")
-    return found if found.ended else None
+    return jobs.ended(thing)
 
 
 def _outcome(uri: str) -> dict[str, Any]:
