@@ -94,10 +94,8 @@ def stop(name: str) -> None:
     """See `endpoints.stop`."""
     cluster = connect()
     found = objects.belonging(cluster, name)
-    if not any(thing["kind"] in objects.SERVICES for thing in found):
-        others = [thing["metadata"]["name"] for thing in objects.services(cluster)]
-        if not found:
-            raise _unknown(name, others)
+    if not found:
+        raise _unknown(name, [thing["metadata"]["name"] for thing in objects.services(cluster)])
     for thing in found:
         cluster.remove(Ref.of(thing))
 
@@ -150,8 +148,10 @@ def _present(cluster: Cluster, ref: Ref) -> Manifest | None:
 
 
 def _begun_here(cluster: Cluster, live: Manifest | None) -> bool:
-    """Whether an earlier try of this step made it, and nothing else was served under its name before."""
+    """Whether an earlier try of this step made it, and nothing has been served under its name so far."""
     if live is None or live["metadata"].get("generation") != 1 or not cluster.run:
+        return False
+    if read.service(live).state == "ready":
         return False
     wanted = {RUN: label_value(cluster.run), STEP: label_value(cluster.step)}
     return wanted.items() <= labels_of(live).items()
@@ -217,7 +217,8 @@ def _await(cluster: Cluster, plan: Plan, stale: Manifest) -> str:
                 f"`kubectl describe {ref.kind.lower()} {name} -n {cluster.namespace}` tells more; a model that only "
                 "needs longer gets it by overrides.deploy.cluster.ready_seconds.",
             ) from None
-        _await_answer(endpoint(plan.service, cluster, url))
+        if plan.spec.min_replicas or objects.pods(cluster, name):  # else it sleeps, until a request wakes it
+            _await_answer(endpoint(plan.service, cluster, url))
     return url
 
 

@@ -280,9 +280,12 @@ def test_stop_of_an_unknown_endpoint(home: Path, name: str) -> None:
         endpoints.stop(name)
 
 
-def test_only_this_machine_serves_so_far(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_its_backend_says_how_to_name_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
-    with pytest.raises(SpecError, match="served by the backend 'local' only"):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(MachineError, match=r"none cannot be used.*Set KUBECONFIG"):
         endpoints.list_endpoints()
 
 

@@ -18,7 +18,7 @@ from goldpath.serving.backends import kubernetes
 from goldpath.serving.probe import probe
 from goldpath.serving.specs import ProbeSpec, ServeSpec
 from tests.kube import QUICK, Refusal, Server
-from tests.kube.things import Thing
+from tests.kube.things import Thing, condition
 from tests.serving.cluster.conftest import Keep
 from tests.serving.cluster.played import KServe, node
 
@@ -170,6 +170,17 @@ def test_a_service_that_does_not_answer_is_no_endpoint(server: Server, kserve: K
     with pytest.raises(StepError, match=r"is ready, but http://127.0.0.1:9/v1 does not answer from here"):
         endpoints.deploy(spec(keep()))
     assert server.left() == []
+
+
+def test_one_that_sleeps_is_adopted_without_being_woken(server: Server, kserve: KServe, keep: Keep) -> None:
+    model = keep()
+    asked = {"cluster": {"min_replicas": 0, "scaling": {"wake_query": "sum(rate(requests_total[2m]))"}}}
+    endpoints.deploy(spec(model, asked))
+    kserve.blind.add(service(server)["metadata"]["uid"])
+    server.drop("Pod", server.find("Pod")[0]["metadata"]["name"])
+    asleep = {"url": "http://127.0.0.1:9", "conditions": [condition("Ready")]}
+    server.edit("InferenceService", "bot", lambda now: now.update(status=asleep))
+    assert endpoints.deploy(spec(model, asked)).adopted
 
 
 def test_a_step_in_the_cluster_asks_at_the_address_inside(

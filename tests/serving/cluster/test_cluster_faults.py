@@ -128,6 +128,18 @@ def test_a_cancelled_retry_takes_along_what_the_killed_try_began(
     assert server.left() == []
 
 
+def test_a_retry_that_fails_leaves_what_the_first_try_has_brought_up(
+    server: Server, kserve: KServe, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keep()
+    asked = ServeSpec(name="bot", model_uri=model[0], model_digest=model[1])
+    endpoints.deploy(asked)
+    monkeypatch.setattr(kubernetes, "_await", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        endpoints.deploy(asked)
+    assert endpoints.healthy(endpoints.get("bot"))
+
+
 def test_a_cancelled_wait_for_another_runs_deployment_leaves_it(
     server: Server, kserve: KServe, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

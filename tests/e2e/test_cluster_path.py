@@ -1,0 +1,147 @@
+"""The golden path's compiled YAML, unchanged, with the backend of a cluster.
+
+`kfp.local` runs the steps; the API server is the tests' own, its controllers play Katib and KServe, jobs of the Trainer
+are real processes with a disk of their own, and what steps and jobs hand each other goes through a bucket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from goldpath.core.digest import digest_bytes, digest_manifest
+from goldpath.pipelines import compile_pipeline
+from goldpath.training.manifests import runtime
+from tests.conftest import TRACED
+from tests.e2e.test_golden_path import COMPONENTS, OVERRIDES, place
+from tests.kube import Server
+from tests.kube.conftest import server
+from tests.kube.jobs import Kubelet, searches
+from tests.registry.model_registry_server import serving
+from tests.serving.cluster.conftest import engine
+from tests.serving.cluster.played import KServe, group, node
+
+__all__ = ["engine", "place", "server"]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server that speaks S3, its address and keys in the environment as a step has them."""
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    values = {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "GOLDPATH_STORAGE": "s3://path/goldpath",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir("path")
+    yield "s3://path/goldpath"
+    running.stop()
+
+
+POD = """
+import os, sys, tempfile
+if "kfp.dsl.executor_main" in getattr(sys, "orig_argv", []):
+    os.environ["GOLDPATH_HOME"] = tempfile.mkdtemp(dir=os.environ["TEST_DISKS"])
+"""
+"""Python runs it first: each step gets a disk of its own, as each pod has one."""
+RUN = """
+import json, sys
+from kfp import components, local
+local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
+components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))
+"""
+
+
+def test_the_same_yaml_runs_on_a_cluster(
+    place: Path, server: Server, engine: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for thing in (group(), node(), runtime.render()):
+        server.put(thing)
+    server._first = set(server.store.things)
+    KServe(server, engine)
+    kubelet = Kubelet(server, tmp_path / "pod")
+    server.on("TrainJob", kubelet)
+    server.on("Experiment", searches(server, [2.5, 2.1]))
+    monkeypatch.delenv(TRACED, raising=False)
+    for folder in ("disks", "first"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(POD)
+    values = {
+        "dataset": str(place / "chats.jsonl"),
+        "model": str(place / "base"),
+        "name": "bot",
+        "gpu": "none",
+        "max_steps": 4,
+        "max_trials": 2,
+        "min_loss_drop": -5.0,
+        "max_pii_leak_rate": 1.0,
+        "overrides": OVERRIDES,
+    }
+    compile_pipeline("finetune", tmp_path / "finetune.yaml")
+    with serving() as registry:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                RUN,
+                str(tmp_path / "finetune.yaml"),
+                str(tmp_path / "kfp"),
+                json.dumps(values),
+            ],
+            env={
+                **os.environ,
+                "GOLDPATH_BACKEND": "kubernetes",
+                "GOLDPATH_RUN": "0a1b2c3d-on-cluster",
+                "GOLDPATH_MODEL_REGISTRY": registry.url,
+                "TEST_DISKS": str(tmp_path / "disks"),
+                "PYTHONPATH": os.pathsep.join([str(tmp_path / "first"), os.environ.get("PYTHONPATH", "")]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    said = done.stdout + done.stderr + "".join(kubelet.outputs)
+    assert done.returncode == 0, said
+    outcome = {read["step"]: read for read in map(envelope, (tmp_path / "kfp").rglob("*")) if read}
+    assert outcome.keys() | {"report"} == COMPONENTS, said
+    assert len(list((tmp_path / "disks").iterdir())) == len(COMPONENTS), "no step saw another's disk"
+    kinds = [name.split("/")[0] for name in server.created]
+    assert [kinds.count(kind) for kind in ("Experiment", "TrainJob", "InferenceService")] == [1, 1, 1]
+    assert outcome["fine_tune"]["result"]["steps"] == 4
+    assert outcome["deploy"]["result"]["url"].startswith(engine)
+    (service,) = server.find("InferenceService")
+    model = service["spec"]["predictor"]["model"]["storageUri"]
+    assert model.startswith(f"{bucket}/store/fine-tune/")
+    assert digest_manifest(stored(model)) == outcome["fine_tune"]["result"]["model_digest"]
+
+
+def envelope(file: Path) -> dict[str, Any]:
+    """A step's result among the artifacts of Kubeflow Pipelines."""
+    try:
+        read = json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) and {"step", "result"} <= read.keys() else {}
+
+
+def stored(uri: str) -> dict[str, str]:
+    """Digests of the files below a URI."""
+    fs, root = fsspec.url_to_fs(uri)
+    return {name.removeprefix(f"{root}/"): digest_bytes(fs.cat_file(name)) for name in fs.find(root)}
