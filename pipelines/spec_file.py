@@ -13,6 +13,7 @@ from pydantic import Field
 
 from goldpath.accelerators import requests
 from goldpath.accelerators.placement import ClusterPaths, Path
+from goldpath.accelerators.render.trainer import training_jobs
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.core.errors import SpecError, did_you_mean
 from goldpath.core.spec import Spec, matching
@@ -134,7 +135,7 @@ def _sections(source: Source, top: ManifestSpec) -> Fields:
     if cluster := _section(source, "cluster", ClusterSpec, {}):
         made["cluster"] = cluster
     if train := _section(source, "train", TrainSpec, gpu):
-        if "cluster" in source.fields["train"]:
+        if "cluster" in (source.fields["train"] or {}):
             raise source.error(
                 "train.cluster is given",
                 "Move it to the section `cluster`: trials run there too.",
@@ -183,7 +184,8 @@ def _paths(source: Source) -> ClusterPaths:
         return ClusterPaths(paths=PLUGIN)
     fields = given if isinstance(given, dict) else {"paths": given if isinstance(given, list) else [given]}
     known = [str(path) for path in Path]
-    for path in fields.get("paths") or []:
+    listed = fields.get("paths")
+    for path in listed if isinstance(listed, list) else []:
         if path not in known:
             remedy = f"{did_you_mean(str(path), known)}Paths: {', '.join(known)}."
             raise source.error(f"paths has {path!r:.60}", remedy, "paths")
@@ -198,15 +200,30 @@ def _manifests(source: Source, key: str) -> tuple[Fields, ...]:
     if not isinstance(given, list):
         raise source.error(f"{key} is {given!r:.60}", "Give a list of Kubernetes objects.", key)
     for number, one in enumerate(given):
-        whole = isinstance(one, dict) and isinstance(one.get("metadata"), dict)
-        if not whole or not one.get("kind") or not one.get("apiVersion") or not one["metadata"].get("name"):
+        if not _is_object(one) or (key == "runtimes" and not _is_runtime(one)):
             raise source.error(
-                f"{key}.{number} is no Kubernetes object",
+                f"{key}.{number} is no {'training runtime' if key == 'runtimes' else 'Kubernetes object'}",
                 "Give apiVersion, kind, metadata.name and spec.",
                 key,
                 str(number),
             )
     return tuple(given)
+
+
+def _is_object(one: Any) -> bool:
+    if not isinstance(one, dict) or not isinstance(one.get("metadata"), dict):
+        return False
+    metadata = one["metadata"]
+    texts = (one.get("apiVersion"), one.get("kind"), metadata.get("name"), metadata.get("namespace", "-"))
+    return all(isinstance(text, str) and text for text in texts)
+
+
+def _is_runtime(one: Fields) -> bool:
+    """Whether it has what jobs are rendered from."""
+    try:
+        return bool(training_jobs(one)) and str(one["kind"]).endswith("TrainingRuntime")
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _load(text: str, name: str) -> tuple[Fields, Lines]:
