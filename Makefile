@@ -8,13 +8,14 @@ PYTHON ?= python3
 ARGS ?=
 TESTS ?= tests
 JOBS ?= 2
+SPREAD := --dist loadgroup --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 
-.PHONY: help setup dev run report ui test test-cluster lint types contracts wheel bench picture images format lock links clean clean-state
+.PHONY: help setup dev run report ui test test-heavy test-cluster lint types contracts wheel bench picture images format lock links clean clean-state
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,7 +35,10 @@ dev: $(TOOLS)  ## Install the tools that test, lint, types and contracts use
 
 test: $(TOOLS)  ## Run the tests with coverage of our lines (TESTS=tests/core for some)
 	rm -f .coverage .coverage.*
-	$(BIN)/pytest $(TESTS) -n $(JOBS) --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(if $(filter tests,$(TESTS)),--cov-fail-under=90)
+	$(BIN)/pytest $(TESTS) -n $(JOBS) $(SPREAD) --cov --cov-report=term $(if $(filter tests,$(TESTS)),-m "not e2e" --cov-fail-under=90)
+
+test-heavy: $(TOOLS)  ## Run whole pipelines, trainings and servers, as processes of their own (minutes)
+	$(BIN)/pytest tests -n $(JOBS) $(SPREAD) -m e2e
 
 test-cluster: $(TOOLS)  ## Try all that is rendered on the cluster of KUBECONFIG, in a namespace of its own (docs/from-laptop-to-cluster.md)
 	GOLDPATH_TEST_CLUSTER=1 $(BIN)/pytest tests/cluster_contract -n 0 $(ARGS)

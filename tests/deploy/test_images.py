@@ -111,6 +111,7 @@ print("ok")
 """
 
 
+@pytest.mark.e2e
 def test_the_launcher_can_import_what_its_steps_need() -> None:
     """With all that is not in its list hidden, as if it were not installed."""
     clients = (

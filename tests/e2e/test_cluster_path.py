@@ -69,20 +69,45 @@ components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))
 """
 
 
+def play(server: Server, engine: str, disk: Path) -> Kubelet:
+    """Trainer, Katib and KServe on the server; returns what runs the pods of trainings."""
+    for thing in (group(), node(), runtime.render()):
+        server.put(thing)
+    KServe(server, engine)
+    kubelet = Kubelet(server, disk)
+    server.on("TrainJob", kubelet)
+    server.on("Experiment", searches(server, [2.5, 2.1]))
+    return kubelet
+
+
+def run_steps(folder: Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run the compiled pipeline as its steps' pods would, with Kubeflow's Model Registry."""
+    for name in ("disks", "first"):
+        (folder / name).mkdir()
+    (folder / "first" / "sitecustomize.py").write_text(POD)
+    compile_pipeline("finetune", folder / "finetune.yaml")
+    with serving() as registry:
+        return subprocess.run(
+            [sys.executable, "-c", RUN, str(folder / "finetune.yaml"), str(folder / "kfp"), json.dumps(values)],
+            env={
+                **os.environ,
+                "GOLDPATH_BACKEND": "kubernetes",
+                "GOLDPATH_RUN": "0a1b2c3d-on-cluster",
+                "GOLDPATH_MODEL_REGISTRY": registry.url,
+                "TEST_DISKS": str(folder / "disks"),
+                "PYTHONPATH": os.pathsep.join([str(folder / "first"), os.environ.get("PYTHONPATH", "")]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
 def test_the_same_yaml_runs_on_a_cluster(
     place: Path, server: Server, engine: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for thing in (group(), node(), runtime.render()):
-        server.put(thing)
-    server._first = set(server.store.things)
-    KServe(server, engine)
-    kubelet = Kubelet(server, tmp_path / "pod")
-    server.on("TrainJob", kubelet)
-    server.on("Experiment", searches(server, [2.5, 2.1]))
+    kubelet = play(server, engine, tmp_path / "pod")
     monkeypatch.delenv(TRACED, raising=False)
-    for folder in ("disks", "first"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "first" / "sitecustomize.py").write_text(POD)
     values = {
         "dataset": str(place / "chats.jsonl"),
         "model": str(place / "base"),
@@ -94,29 +119,7 @@ def test_the_same_yaml_runs_on_a_cluster(
         "max_pii_leak_rate": 1.0,
         "overrides": OVERRIDES,
     }
-    compile_pipeline("finetune", tmp_path / "finetune.yaml")
-    with serving() as registry:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                RUN,
-                str(tmp_path / "finetune.yaml"),
-                str(tmp_path / "kfp"),
-                json.dumps(values),
-            ],
-            env={
-                **os.environ,
-                "GOLDPATH_BACKEND": "kubernetes",
-                "GOLDPATH_RUN": "0a1b2c3d-on-cluster",
-                "GOLDPATH_MODEL_REGISTRY": registry.url,
-                "TEST_DISKS": str(tmp_path / "disks"),
-                "PYTHONPATH": os.pathsep.join([str(tmp_path / "first"), os.environ.get("PYTHONPATH", "")]),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    done = run_steps(tmp_path, values)
     said = done.stdout + done.stderr + "".join(kubelet.outputs)
     assert done.returncode == 0, said
     outcome = {read["step"]: read for read in map(envelope, (tmp_path / "kfp").rglob("*")) if read}

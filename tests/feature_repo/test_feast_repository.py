@@ -14,6 +14,7 @@ from tests.feature_repo.documents import facts, write
 FOLDER = Path(goldpath.feature_repo.__path__[0])
 
 
+@pytest.mark.e2e
 def test_feast_apply_works_as_it_is(tmp_path: Path) -> None:
     repo = tmp_path / "feature_repo"
     shutil.copytree(FOLDER, repo, ignore=shutil.ignore_patterns("__pycache__", ".goldpath"))

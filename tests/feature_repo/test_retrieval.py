@@ -247,6 +247,7 @@ def test_store_opened_behind_our_back_is_explained(built: Build) -> None:
     MilvusLite(place).close()  # released by both
 
 
+@pytest.mark.e2e
 def test_two_processes_retrieve_at_once(built: Build) -> None:
     code = (
         "import sys; from goldpath.feature_repo.store import retrieve\n"

@@ -27,6 +27,8 @@ from goldpath.feature_repo.results import FeatureResult
 from goldpath.feature_repo.specs import FeatureSpec
 from tests.feature_repo.documents import FACTS, document, facts, write
 
+pytestmark = pytest.mark.e2e
+
 SERVER = """
 project: team
 provider: local

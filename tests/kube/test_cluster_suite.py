@@ -14,6 +14,8 @@ import pytest
 from tests.accelerators.clusters import CLASSES, SLICES
 from tests.kube import Refusal, Server
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).resolve().parents[2]
 Thing = dict[str, Any]
 

@@ -43,6 +43,7 @@ def run(cluster: Cluster, server: Server, *, cancelled: bool) -> list[object]:
     return told
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("cancelled", [False, True], ids=["to its end", "cancelled"])
 def test_runs_with_faults_end_as_without(server: Server, connect: Connect, cancelled: bool) -> None:
     without = run(connect(run="without"), server, cancelled=cancelled)

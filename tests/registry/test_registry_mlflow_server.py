@@ -26,6 +26,8 @@ from tests.registry.storing import stored
 from tests.registry.test_registry_models import METRICS, PARAMETERS
 from tests.registry.test_registry_pipelines import COMPILED
 
+pytestmark = pytest.mark.e2e
+
 Make = Callable[..., tuple[Path, Lineage]]
 NAME = "kube-assistant"
 

@@ -213,6 +213,7 @@ print(made.version, made.adopted)
 """
 
 
+@pytest.mark.e2e
 def test_two_registrations_at_once_make_one_version(registry: Path, model: Make) -> None:
     folder, lineage = model(1)
     command = [sys.executable, "-c", REGISTER, str(folder), lineage.model_dump_json()]

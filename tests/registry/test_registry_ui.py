@@ -31,6 +31,7 @@ def listening(port: int) -> set[str]:
     }
 
 
+@pytest.mark.e2e
 def test_the_page_shows_what_is_registered_on_loopback_and_ends_with_ctrl_c(
     registry: Path, model: Make
 ) -> None:

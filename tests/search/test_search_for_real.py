@@ -24,6 +24,7 @@ TRAIN = {
 }
 
 
+@pytest.mark.e2e
 def test_trials_are_trainings_side_by_side(home: Path, tmp_path: Path) -> None:
     frame, base = make_frame(tmp_path / "frame"), make_tiny_model(tmp_path / "base")
     before = digest_manifest(manifest(base))

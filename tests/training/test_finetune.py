@@ -87,6 +87,7 @@ def workers() -> list[int]:
     return found
 
 
+@pytest.mark.e2e
 def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_been(
     home: Path, tmp_path: Path, frame: Path, model: Path
 ) -> None:
@@ -155,6 +156,7 @@ def check_tracking(curve: list[dict[str, float]]) -> None:
     assert points[30] == curve[-1]["loss"]
 
 
+@pytest.mark.e2e
 def test_two_processes_train_one_model(tmp_path: Path, frame: Path, model: Path) -> None:
     spec = SPEC.model_copy(update={"processes": 2, "max_steps": 4, "evaluate_steps": 4, "lora_dropout": 0.0})
     heard: list[dict[str, float]] = []

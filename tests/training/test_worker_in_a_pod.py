@@ -266,6 +266,7 @@ def test_a_whole_checkpoint_is_kept_in_two_steps(tmp_path: Path) -> None:
     assert seen == [False, True]
 
 
+@pytest.mark.e2e
 def test_each_of_two_processes_keeps_what_it_wrote(tmp_path: Path, frame: Path, model: Path) -> None:
     """The model cannot be sent at first, so that checkpoints of both processes stay; the next pod goes on from them."""
     store = tmp_path / "store/run"

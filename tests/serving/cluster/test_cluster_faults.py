@@ -42,6 +42,7 @@ def golden_path(model: tuple[str, str]) -> list[Any]:
     return [one.model_copy(update=timeless) for one in (warmed, live)] + [again.adopted, listed]
 
 
+@pytest.mark.e2e
 def test_runs_with_faults_end_as_without(
     server: Server, kserve: KServe, keep: Keep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

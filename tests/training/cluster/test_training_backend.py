@@ -244,6 +244,7 @@ def test_no_search_needs_no_experiment(cluster: Server) -> None:
     assert cluster.created == []
 
 
+@pytest.mark.e2e
 def test_the_job_trains_bit_for_bit_what_this_machine_trains(
     cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

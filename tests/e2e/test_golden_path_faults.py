@@ -1,7 +1,7 @@
 """The golden path's cluster work, from search to service, where a fifth of all requests goes wrong.
 
-`GOLDPATH_FAULT_RUNS=200 pytest tests/e2e/test_cluster_faults.py` makes as many runs as one likes, each with faults of
-its own.
+`GOLDPATH_FAULT_RUNS=200 pytest tests/e2e/test_golden_path_faults.py` makes as many runs as one
+likes, each with faults of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from tests.kube.jobs import searches, trains
 from tests.models import make_tiny_model
 from tests.serving.cluster.conftest import Keep, engine, keep, kserve
 from tests.serving.cluster.played import KServe
+
+pytestmark = pytest.mark.e2e
 
 __all__ = ["engine", "keep", "kserve", "server"]
 RUNS, RATE = int(os.environ.get("GOLDPATH_FAULT_RUNS", "20")), 0.2
