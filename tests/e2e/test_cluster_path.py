@@ -88,7 +88,14 @@ def run_steps(folder: Path, values: dict[str, Any]) -> subprocess.CompletedProce
     compile_pipeline("finetune", folder / "finetune.yaml")
     with serving() as registry:
         return subprocess.run(
-            [sys.executable, "-c", RUN, str(folder / "finetune.yaml"), str(folder / "kfp"), json.dumps(values)],
+            [
+                sys.executable,
+                "-c",
+                RUN,
+                str(folder / "finetune.yaml"),
+                str(folder / "kfp"),
+                json.dumps(values),
+            ],
             env={
                 **os.environ,
                 "GOLDPATH_BACKEND": "kubernetes",

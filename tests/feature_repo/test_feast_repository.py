@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import goldpath.feature_repo
 from tests.feature_repo.documents import facts, write
 
