@@ -15,10 +15,10 @@ APPLY = "kubectl apply -k deploy/overlays/device-plugin (or .../dra)"
 """What brings the namespace, the service account and its permissions."""
 
 READ = ("get", "list", "watch")
-OWN = (*READ, "create", "delete")
-"""What belongs to one step: made, watched and removed, never changed."""
-KEEP = (*OWN, "update")
-"""What outlives a run and gets a new version in place."""
+SHARED = (*READ, "create", "delete")
+"""What is made, watched and removed, never changed."""
+OWN = KEEP = (*SHARED, "update")
+"""What belongs to one step, whose retry adopts it and becomes its owner; what outlives a run and changes in place."""
 
 
 class Part(NamedTuple):
@@ -105,7 +105,7 @@ NAMESPACED = (
         "serving.kserve.io/v1alpha1",
         "LocalModelNamespaceCache",
         "localmodelnamespacecaches",
-        OWN,
+        SHARED,
         MODEL_CACHE,
     ),
     Use("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices", KEEP, KSERVE),
