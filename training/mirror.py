@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from goldpath.core import storage
 from goldpath.core.errors import GoldpathError, MachineError
+from goldpath.core.fetch import fetch
 from goldpath.training.job import COMPLETE
 
 _KEPT = 2
 """Whole checkpoints that stay, as on a disk."""
-_STEP = re.compile(r"checkpoint-(\d+)$")
+_MARK = re.compile(rf"checkpoints/checkpoint-(\d+)/{re.escape(COMPLETE)}")
 
 
 def is_remote(uri: str) -> bool:
@@ -36,84 +38,60 @@ class Mirror:
 
     def pull(self) -> None:
         """Bring the newest whole checkpoint here, and the rows up to it."""
-        with self._store() as (fs, root):
-            steps = self._whole(fs, root)
-            if not steps:
-                return
-            name = f"checkpoints/checkpoint-{steps[-1]}"
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-            fs.get(f"{root}/{name}/", f"{self.folder / name}/", recursive=True)
-            if fs.exists(f"{root}/metrics.jsonl"):
-                fs.get_file(f"{root}/metrics.jsonl", str(self.folder / "metrics.jsonl"))
+        with self._told():
+            if steps := self._whole():
+                wanted = (f"checkpoints/checkpoint-{steps[-1]}/", "metrics.jsonl")
+                fetch(
+                    self.uri,
+                    self.folder,
+                    label="Bringing the checkpoint",
+                    select=lambda names: [name for name in names if name.startswith(wanted)],
+                )
 
     def keep(self, checkpoint: Path) -> None:
         """Send a checkpoint's files; in the process that marks it whole, the mark, and remove those that are old."""
-        with self._store() as (fs, root):
-            at = f"{root}/checkpoints/{checkpoint.name}"
-            mark = checkpoint / COMPLETE
-            if not mark.is_file():
-                self._send(fs, checkpoint, at)
+        with self._told():
+            at = f"checkpoints/{checkpoint.name}"
+            if not (checkpoint / COMPLETE).is_file():
+                self._send(at)
                 return
-            self._send_file(fs, self.folder / "metrics.jsonl", f"{root}/metrics.jsonl")
-            self._send_file(fs, mark, f"{at}/{COMPLETE}")
-            for step in self._whole(fs, root)[:-_KEPT]:
-                # The mark goes first: a checkpoint without it is none.
-                fs.rm_file(f"{root}/checkpoints/checkpoint-{step}/{COMPLETE}")
-                fs.rm(f"{root}/checkpoints/checkpoint-{step}", recursive=True)
+            self._send("metrics.jsonl")
+            self._send(f"{at}/{COMPLETE}")
+            for step in self._whole()[:-_KEPT]:
+                old = f"{self.uri}/checkpoints/checkpoint-{step}"
+                storage.remove(f"{old}/{COMPLETE}")  # first: a checkpoint without its mark is none
+                storage.remove(old)
 
     def finish(self) -> None:
         """Send everything but checkpoints, `outcome.json` last; then the checkpoints have served."""
-        with self._store() as (fs, root):
-            for part in ("adapter", "model"):
-                if (self.folder / part).is_dir():
-                    self._send(fs, self.folder / part, f"{root}/{part}")
-            for name in ("metrics.jsonl", "outcome.json"):
-                self._send_file(fs, self.folder / name, f"{root}/{name}")
-            if fs.exists(f"{root}/checkpoints"):
-                fs.rm(f"{root}/checkpoints", recursive=True)
+        with self._told():
+            for name in ("adapter", "model", "metrics.jsonl", "outcome.json"):
+                self._send(name)
+            storage.remove(f"{self.uri}/checkpoints")
 
     def push(self, name: str) -> None:
         """Send one file."""
-        with self._store() as (fs, root):
-            self._send_file(fs, self.folder / name, f"{root}/{name}")
+        with self._told():
+            self._send(name)
 
-    def _send(self, fs: Any, folder: Path, target: str) -> None:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self._send_file(fs, file, f"{target}/{file.relative_to(folder).as_posix()}")
+    def _send(self, name: str) -> None:
+        """A file, or all files of a folder; nothing where there is none."""
+        place = self.folder / name
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_file():
+                storage.put_file(file, f"{self.uri}/{file.relative_to(self.folder).as_posix()}")
 
-    @staticmethod
-    def _send_file(fs: Any, file: Path, target: str) -> None:
-        if file.is_file():
-            try:
-                fs.put_file(str(file), target)
-            except (
-                FileNotFoundError
-            ):  # a file system; object stores have no folders, and need no right to make any
-                fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                fs.put_file(str(file), target)
-
-    @staticmethod
-    def _whole(fs: Any, root: str) -> list[int]:
+    def _whole(self) -> list[int]:
         """Steps of the whole checkpoints, in their order."""
-        fs.invalidate_cache()
-        if not fs.exists(f"{root}/checkpoints"):
-            return []
-        names = [_STEP.search(path.rstrip("/")) for path in fs.ls(f"{root}/checkpoints", detail=False)]
-        steps = sorted(int(name[1]) for name in names if name)
-        return [step for step in steps if fs.exists(f"{root}/checkpoints/checkpoint-{step}/{COMPLETE}")]
+        return sorted(int(found[1]) for name in storage.listed(self.uri) if (found := _MARK.fullmatch(name)))
 
     @contextlib.contextmanager
-    def _store(self) -> Any:
-        import fsspec
-
+    def _told(self) -> Iterator[None]:
+        """A pod's storage is named by its job, not by a setting: say so."""
         try:
-            fs, root = fsspec.core.url_to_fs(self.uri)
-            yield fs, root.rstrip("/")
-        except GoldpathError:
-            raise
-        except Exception as error:  # of whatever library the scheme has
-            reason = " ".join(str(error).split())[:200]
+            yield
+        except GoldpathError as error:
             raise MachineError(
-                f"the outputs cannot be kept at {self.uri} ({type(error).__name__}: {reason})",
+                f"the outputs cannot be kept at {self.uri}: {error.message}",
                 "Check the URI, and the credentials in the secret.",
             ) from error

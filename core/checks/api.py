@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from goldpath.core.errors import MachineError
+from goldpath.core.kubernetes.client import find
 
 TIMEOUT = 10
 """Seconds until a server that says nothing counts as unreachable."""
 PAGE = 500
 REMEDY = "Set KUBECONFIG or give --kubeconfig FILE. Without a cluster, pipelines run on this machine."
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 Object = dict[str, Any]
 
 
@@ -106,23 +105,7 @@ def connect(kubeconfig: str = "", context: str = "") -> Api:
     Raises:
         MachineError: no cluster is configured, or the kubeconfig cannot be used.
     """
-    import yaml
-    from kubernetes import client, config
+    from kubernetes import client
 
-    made = client.Configuration()
-    made.retries = False
-    try:
-        try:
-            config.load_kube_config(kubeconfig or None, context or None, client_configuration=made)
-            contexts, active = config.list_kube_config_contexts(kubeconfig or None)
-            chosen = next((one for one in contexts if one["name"] == context), active)
-            namespace = chosen["context"].get("namespace", "")
-        except config.ConfigException:
-            if kubeconfig or context:
-                raise
-            config.load_incluster_config(client_configuration=made)
-            namespace = _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else ""
-    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError) as error:
-        named = f"{kubeconfig} cannot be used" if kubeconfig else "no Kubernetes cluster is configured"
-        raise MachineError(f"{named} ({str(error)[:120]})", REMEDY) from None
-    return Api(client.ApiClient(made), namespace)
+    found = find(kubeconfig, context, REMEDY)
+    return Api(client.ApiClient(found.configuration), found.namespace)

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from goldpath.core.errors import MachineError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REMEDY = "Set KUBECONFIG to the file of a cluster, or run it in a pod of one."
+
+
+class Found(NamedTuple):
+    """Where a cluster is: the client's configuration, the namespace of the context or the pod, and if we are in it."""
+
+    configuration: Any
+    namespace: str
+    in_cluster: bool
 
 
 @dataclass(frozen=True)
@@ -23,14 +31,11 @@ class Connection:
     in_cluster: bool = False
 
 
-def connect(kubeconfig: str = "", context: str = "", namespace: str = "") -> Connection:
-    """A connection; nothing is sent yet.
-
-    As in kubectl, KUBECONFIG wins over the pod's service account: who sets it means it. The namespace is the
-    argument, else GOLDPATH_NAMESPACE, else the service account's or the context's own.
+def find(kubeconfig: str = "", context: str = "", remedy: str = _REMEDY) -> Found:
+    """The cluster that is configured. As in kubectl, KUBECONFIG wins over the pod's account: who sets it means it.
 
     Raises:
-        MachineError: no cluster is configured, its configuration cannot be read, or no namespace is named.
+        MachineError: no cluster is configured, or its configuration cannot be read.
     """
     import yaml
     from kubernetes import client, config
@@ -51,7 +56,21 @@ def connect(kubeconfig: str = "", context: str = "", namespace: str = "") -> Con
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         named = kubeconfig or os.environ.get("KUBECONFIG", "")
         what = f"{named} cannot be used" if named else "no Kubernetes cluster is configured"
-        raise MachineError(f"{what} ({str(error)[:160]})", _REMEDY) from None
+        raise MachineError(f"{what} ({str(error)[:160]})", remedy) from None
+    return Found(made, own, inside)
+
+
+def connect(kubeconfig: str = "", context: str = "", namespace: str = "") -> Connection:
+    """A connection; nothing is sent yet.
+
+    The namespace is the argument, else GOLDPATH_NAMESPACE, else the service account's or the context's own.
+
+    Raises:
+        MachineError: as `find`, or no namespace is named.
+    """
+    from kubernetes import client
+
+    made, own, inside = find(kubeconfig, context)
     place = namespace or os.environ.get("GOLDPATH_NAMESPACE") or own
     if not place:
         raise MachineError(

@@ -34,7 +34,6 @@ POLL_S = 2.0
 """Between looks at pods, or at an address that does not answer yet."""
 ANSWER_S = 120.0
 """Seconds for the address to answer once the service is ready: routes and names take their time."""
-_STATUS = {"ready": "ready", "waiting": "starting", "failed": "failed"}
 
 
 def deploy(spec: ServeSpec) -> Endpoint:
@@ -70,14 +69,14 @@ def deploy(spec: ServeSpec) -> Endpoint:
         if Ref.of(thing) not in plan.refs(cluster):
             cluster.remove(Ref.of(thing), propagation="Background", wait_s=0)
     took = 0.0 if same else round(time.monotonic() - began, 2)
-    made = endpoint(plan.service, cluster, url)
+    made = objects.endpoint(plan.service, cluster, url)
     return made.model_copy(update={"adopted": same, "ready_seconds": took, "status": "ready"})
 
 
 def list_endpoints() -> list[Endpoint]:
     """See `endpoints.list_endpoints`."""
     cluster = connect()
-    found = [endpoint(thing, cluster, address(thing, cluster)) for thing in objects.services(cluster)]
+    found = [objects.endpoint(thing, cluster, address(thing, cluster)) for thing in objects.services(cluster)]
     return sorted(found, key=lambda one: one.name)
 
 
@@ -218,7 +217,7 @@ def _await(cluster: Cluster, plan: Plan, stale: Manifest) -> str:
                 "needs longer gets it by overrides.deploy.cluster.ready_seconds.",
             ) from None
         if plan.spec.min_replicas or objects.pods(cluster, name):  # else it sleeps, until a request wakes it
-            _await_answer(endpoint(plan.service, cluster, url))
+            _await_answer(objects.endpoint(plan.service, cluster, url))
     return url
 
 
@@ -246,27 +245,6 @@ def _await_answer(made: Endpoint) -> None:
                 "Check the cluster's gateway and that its names resolve where this runs.",
             )
         time.sleep(POLL_S)
-
-
-def endpoint(thing: Manifest, cluster: Cluster, url: str) -> Endpoint:
-    """The endpoint that a service is."""
-    told, name = objects.record(thing), thing["metadata"]["name"]
-    label = "app.kubernetes.io/name" if thing["kind"] == objects.LLM else objects.KSERVE_LABEL
-    return Endpoint(
-        name=name,
-        url=url,
-        model=told.get("model", name),
-        model_version=told.get("version", ""),
-        model_path=told.get("uri", ""),
-        model_digest=told.get("digest", ""),
-        engine="vllm",
-        pid=0,
-        pid_started=0,
-        ready_seconds=0,
-        adopted=True,
-        log=f"`kubectl logs -n {cluster.namespace} -l {label}={name}`",
-        status=_STATUS[read.service(thing).state],
-    )
 
 
 def _unknown(name: str, names: list[str]) -> InputError:

@@ -15,7 +15,7 @@ from goldpath.serving.cluster_parts import Canary
 from goldpath.serving.manifests import read
 from goldpath.serving.manifests.parts import predictor_deployment
 from goldpath.serving.probe import probe
-from goldpath.serving.results import Endpoint, ProbeResult
+from goldpath.serving.results import ProbeResult
 from goldpath.serving.rollout import decide
 from goldpath.serving.specs import ProbeSpec, ServeSpec
 
@@ -91,20 +91,8 @@ def _element(cluster: Cluster, spec: ServeSpec, asked: CanaryAsked, wanted: Plan
 
 
 def _probed(cluster: Cluster, service: Manifest, revision: str, asked: ProbeSpec) -> ProbeResult:
-    told, name = objects.record(service), service["metadata"]["name"]
+    name = service["metadata"]["name"]
     # KServe's own server has its API elsewhere, as `read` knows.
     at = read.service({**service, "status": {"url": address(cluster, name, revision)}}).url
-    live = Endpoint(
-        name=name,
-        url=at,
-        model=told.get("model", name),
-        model_path=told.get("uri", ""),
-        model_digest=told.get("digest", ""),
-        engine="vllm",
-        pid=0,
-        pid_started=0,
-        ready_seconds=0,
-        adopted=True,
-        log=f"`kubectl logs -n {cluster.namespace} deployment/{predictor_deployment(name, revision)}`",
-    )
-    return probe(live, asked, None)
+    log = f"`kubectl logs -n {cluster.namespace} deployment/{predictor_deployment(name, revision)}`"
+    return probe(objects.endpoint(service, cluster, at).model_copy(update={"log": log}), asked, None)

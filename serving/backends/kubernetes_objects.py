@@ -18,12 +18,14 @@ from goldpath.core.kubernetes.refs import OURS, in_deletion, labels_of
 from goldpath.serving.cluster import ClusterServeSpec
 from goldpath.serving.cluster_deploy import cluster_spec
 from goldpath.serving.cluster_parts import Canary
-from goldpath.serving.manifests import autoscaling, inference_service, llm_inference_service
+from goldpath.serving.manifests import autoscaling, inference_service, llm_inference_service, read
+from goldpath.serving.results import Endpoint
 from goldpath.serving.specs import ServeSpec
 
 Manifest = dict[str, Any]
 ENDPOINT = "goldpath.io/endpoint"
 """Label of all objects of an endpoint: its name."""
+_STATUS = {"ready": "ready", "waiting": "starting", "failed": "failed"}
 KSERVE_LABEL = "serving.kserve.io/inferenceservice"
 """Label of an InferenceService's pods."""
 LLM = "LLMInferenceService"
@@ -100,6 +102,27 @@ def plan(cluster: Cluster, asked: ServeSpec, revision: str = "", canary: Canary 
     told |= {"version": asked.model_version, "model": spec.served_name}
     _annotations(service).update({f"{_RECORD}{_FIELDS[key]}": value for key, value in told.items()})
     return Plan(spec, before, service, after, digest)
+
+
+def endpoint(thing: Manifest, cluster: Cluster, url: str) -> Endpoint:
+    """The endpoint that a service is."""
+    told, name = record(thing), thing["metadata"]["name"]
+    label = "app.kubernetes.io/name" if thing["kind"] == LLM else KSERVE_LABEL
+    return Endpoint(
+        name=name,
+        url=url,
+        model=told.get("model", name),
+        model_version=told.get("version", ""),
+        model_path=told.get("uri", ""),
+        model_digest=told.get("digest", ""),
+        engine="vllm",
+        pid=0,
+        pid_started=0,
+        ready_seconds=0,
+        adopted=True,
+        log=f"`kubectl logs -n {cluster.namespace} -l {label}={name}`",
+        status=_STATUS[read.service(thing).state],
+    )
 
 
 def record(thing: Manifest) -> dict[str, str]:
