@@ -12,6 +12,7 @@ from goldpath.core import storage
 from goldpath.core.errors import InputError, MachineError, SpecError
 from goldpath.core.reuse import Reused, reuse
 from goldpath.core.uris import local_path
+from tests import buckets
 from tests.core.test_core_reuse import Sum, adding, never
 
 INPUTS = {"numbers": [1, 2]}
@@ -26,23 +27,10 @@ def shared(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def bucket(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The real protocol of S3."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    name = f"team-{tmp_path.name.replace('_', '-').lower()}"[:60].strip("-")  # the server forgets none
-    fsspec.filesystem("s3").mkdir(name)
-    monkeypatch.setenv("GOLDPATH_STORAGE", f"s3://{name}/goldpath")
-    yield f"s3://{name}/goldpath"
-    server.stop()
+    name = f"team-{tmp_path.name.replace('_', '-').lower()}"[:60].strip("-")
+    with buckets.bucket(monkeypatch, name) as uri:
+        monkeypatch.setenv("GOLDPATH_STORAGE", f"{uri}/goldpath")
+        yield f"{uri}/goldpath"
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

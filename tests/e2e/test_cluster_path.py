@@ -20,6 +20,7 @@ import pytest
 from goldpath.core.digest import digest_bytes, digest_manifest
 from goldpath.pipelines import compile_pipeline
 from goldpath.training.manifests import runtime
+from tests import buckets
 from tests.conftest import TRACED
 from tests.e2e.test_golden_path import COMPONENTS, OVERRIDES, place
 from tests.kube import Server
@@ -35,24 +36,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server that speaks S3, its address and keys in the environment as a step has them."""
-    from moto.server import ThreadedMotoServer
-
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    values = {
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "GOLDPATH_STORAGE": "s3://path/goldpath",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    fsspec.filesystem("s3").mkdir("path")
-    yield "s3://path/goldpath"
-    running.stop()
+    """What steps and jobs hand each other goes through it."""
+    with buckets.bucket(monkeypatch, "path") as uri:
+        monkeypatch.setenv("GOLDPATH_STORAGE", f"{uri}/goldpath")
+        yield f"{uri}/goldpath"
 
 
 POD = """

@@ -28,7 +28,6 @@ from goldpath.training import finetune, loop, modeling
 from goldpath.training.backends import local
 from goldpath.training.job import Job
 from goldpath.training.specs import TrainSpec
-from tests.models import make_frame, make_tiny_model
 
 SPEC = TrainSpec.parse(
     {
@@ -63,16 +62,6 @@ finetune._logging = killing
 frame, base, spec = Path(sys.argv[1]), Path(sys.argv[2]), TrainSpec.model_validate_json(sys.argv[3])
 finetune.fine_tune(frame, "frame", base, "base", spec)
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_frame(tmp_path_factory.mktemp("frame"))
 
 
 def timeless(rows: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -17,12 +17,7 @@ from goldpath.training import packing
 from goldpath.training.frames import shuffled_chats
 from goldpath.training.modeling import AnswerHead, load_tokenizer
 from goldpath.training.packing import IGNORED, Chat
-from tests.models import chats, make_frame, make_tiny_model, write_rows
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
+from tests.models import chats, make_frame, write_rows
 
 
 @pytest.fixture(scope="module")

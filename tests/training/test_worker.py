@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from goldpath.core.modelfiles import check_model_folder
 from goldpath.training import loop, modeling, packing, worker
 from goldpath.training.job import COMPLETE, Job, heard, say
 from goldpath.training.specs import TrainSpec
-from tests.models import make_frame, make_tiny_model
+from tests.models import make_tiny_model
 
+pytestmark = pytest.mark.usefixtures("apart")
 BASE: dict[str, Any] = {
     "max_steps": 4,
     "learning_rate": 5e-3,
@@ -31,26 +31,6 @@ BASE: dict[str, Any] = {
     "evaluate_steps": 2,
     "precision": "fp32",
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_frame(tmp_path_factory.mktemp("frame"))
-
-
-@pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process of its own would have to itself."""
-    monkeypatch.setattr(worker, "die_with_parent", lambda: None)
-    for name in worker.QUIET:
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def work(

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -23,7 +22,7 @@ from goldpath.training.job import COMPLETE
 from goldpath.training.launch import SPEC_VARIABLE, arguments, torchrun
 from goldpath.training.mirror import Mirror, is_remote
 from goldpath.training.specs import TrainSpec
-from tests.models import make_frame, make_tiny_model
+from tests.buckets import bucket
 
 BASE: dict[str, Any] = {
     "max_steps": 4,
@@ -35,24 +34,9 @@ BASE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def frame(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_frame(tmp_path_factory.mktemp("frame"))
-
-
 @pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process of its own would have to itself."""
-    monkeypatch.setattr(worker, "die_with_parent", lambda: None)
-    for name in worker.QUIET:
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "KATIB_TRIAL_NAME"):
-        monkeypatch.delenv(name, raising=False)
+def in_a_pod(apart: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod finds its spec in the environment."""
     monkeypatch.setenv(SPEC_VARIABLE, json.dumps({**TrainSpec().model_dump(mode="json"), **BASE}))
 
 
@@ -123,21 +107,9 @@ def test_old_checkpoints_go_and_torn_ones_are_passed_over(tmp_path: Path) -> Non
 
 def test_an_object_store_keeps_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        boto3.client("s3").create_bucket(Bucket="models")
+    with bucket(monkeypatch, "models"):
+        client = boto3.client("s3")
         mirror = Mirror("s3://models/run", tmp_path / "one")
         (tmp_path / "one/model").mkdir(parents=True)
         (tmp_path / "one/model/weights").write_text("trained")
@@ -155,14 +127,11 @@ def test_an_object_store_keeps_the_same(tmp_path: Path, monkeypatch: pytest.Monk
         assert "checkpoints/checkpoint-3/weights" in found
         assert "metrics.jsonl" in found
         assert not any("checkpoint-2" in path for path in found)
-        listed = boto3.client("s3").list_objects_v2(Bucket="models")["Contents"]
+        listed = client.list_objects_v2(Bucket="models")["Contents"]
         assert not any("checkpoint-1/" in one["Key"] for one in listed)
         mirror.finish()
-        keys = [one["Key"] for one in boto3.client("s3").list_objects_v2(Bucket="models")["Contents"]]
+        keys = [one["Key"] for one in client.list_objects_v2(Bucket="models")["Contents"]]
         assert sorted(keys) == ["run/metrics.jsonl", "run/model/weights"]
-    finally:
-        server.stop()
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def test_a_store_that_refuses_is_told_in_words(tmp_path: Path, frame: Path, model: Path) -> None:

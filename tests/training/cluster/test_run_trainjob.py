@@ -8,42 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from goldpath.core.errors import InputError, MachineError, SpecError, StepError
-from goldpath.core.kubernetes import Cluster
 from goldpath.training.backends.generic import run_trainjob
 from goldpath.training.cluster import TrainJobSpec
-from goldpath.training.manifests import runtime
-from tests.kube import QUICK, Server
+from tests.kube import Server
 from tests.kube.jobs import complete, failed, runs_out_of_memory
+from tests.training.cluster.conftest import left
 
 Thing = dict[str, Any]
+STEP = "run_trainjob"
 WORDS = ["train.py", "--epochs", 3.0]
 FORM = {"runtime": "goldpath-mpi", "image": "team/horovod:1", "command": ["mpirun"], "args": WORDS}
-
-
-@pytest.fixture
-def cluster(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A cluster with our runtimes, and a step of a run that works on it."""
-    with Server() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
-        monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
-        monkeypatch.setenv("GOLDPATH_RUN", "run-1")
-        monkeypatch.setenv("GOLDPATH_STEP", "run_trainjob")
-        connect = Cluster.connect
-        monkeypatch.setattr(Cluster, "connect", lambda **given: connect(retry=QUICK, **given))
-        for one in runtime.deployed().values():
-            server.put(one)
-        yield server
-
-
-def left(server: Server) -> list[str]:
-    return [thing for thing in server.left() if not thing.startswith("ClusterTrainingRuntime/")]
 
 
 def spec(**fields: Any) -> TrainJobSpec:
@@ -157,7 +137,7 @@ def test_without_a_cluster_it_says_what_to_do(home: Path, monkeypatch: pytest.Mo
         run_trainjob("job", spec())
 
 
-STEP = """
+SCRIPT = """
 import sys
 from types import SimpleNamespace
 from goldpath.components.run_trainjob import run_trainjob
@@ -169,7 +149,7 @@ print(run_trainjob.python_func(metrics, result, image="team/horovod:1", args=["-
 
 def component(result: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", STEP, str(result)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, str(result)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 

@@ -9,24 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from goldpath.core import storage
 from goldpath.core.errors import GoldpathError, MachineError, StepError
-from goldpath.core.kubernetes import Cluster
 from goldpath.training import finetune, search
-from goldpath.training.manifests import runtime
 from goldpath.training.specs import SearchSpec, TrainSpec
-from tests.kube import QUICK, Server
+from tests.buckets import bucket
+from tests.kube import Server
 from tests.kube.jobs import Kubelet, failed, runs_out_of_memory, searches, trains
 from tests.kube.things import condition
 from tests.models import make_frame, make_tiny_model
+from tests.training.cluster.conftest import left
 
+STEP = "fine_tune"
 FIGURES = {
     "steps": 2,
     "tokens": 100,
@@ -38,26 +37,6 @@ SPEC = TrainSpec.parse(
     {"gpu": "none", "max_steps": 2, "sequence_length": 64, "evaluate_steps": 2, "validation_rows": 4}
 )
 INPUTS = ("s3://team/frame", "frame-digest", "s3://team/base", "base-digest")
-
-
-@pytest.fixture
-def cluster(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A cluster with our runtime, and a step of a run that works on it."""
-    with Server() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
-        monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
-        monkeypatch.setenv("GOLDPATH_RUN", "run-1")
-        monkeypatch.setenv("GOLDPATH_STEP", "fine_tune")
-        monkeypatch.setenv("GOLDPATH_STORAGE", f"file://{tmp_path}/shared")
-        connect = Cluster.connect
-        monkeypatch.setattr(Cluster, "connect", lambda **given: connect(retry=QUICK, **given))
-        server.put(runtime.render())
-        yield server
-
-
-def left(server: Server) -> list[str]:
-    """What a step left, the runtime aside."""
-    return [thing for thing in server.left() if not thing.startswith("ClusterTrainingRuntime/")]
 
 
 def fine_tune(spec: TrainSpec = SPEC) -> Any:
@@ -125,7 +104,7 @@ def test_what_an_earlier_try_left_as_failed_makes_room(cluster: Server, tmp_path
     assert len(seen) == 2
 
 
-STEP = """
+SCRIPT = """
 from goldpath.training import finetune
 from goldpath.training.specs import TrainSpec
 import sys
@@ -134,7 +113,7 @@ print(finetune.fine_tune(*sys.argv[1:5], TrainSpec.model_validate_json(sys.argv[
 
 
 def step() -> subprocess.Popen[str]:
-    asked = [sys.executable, "-c", STEP, *INPUTS, SPEC.model_dump_json()]
+    asked = [sys.executable, "-c", SCRIPT, *INPUTS, SPEC.model_dump_json()]
     return subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -249,21 +228,8 @@ def test_the_job_trains_bit_for_bit_what_this_machine_trains(
     cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job's pod is a real process that reads and writes a bucket over its protocol."""
-    from moto.server import ThreadedMotoServer
-
-    bucket = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    bucket.start()
-    try:
-        host, port = bucket.get_host_and_port()
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "GOLDPATH_STORAGE": "s3://pods/goldpath",
-        }.items():
-            monkeypatch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        fsspec.filesystem("s3").mkdir("pods")
+    with bucket(monkeypatch, "pods") as uri:
+        monkeypatch.setenv("GOLDPATH_STORAGE", f"{uri}/goldpath")
         frame, base = make_frame(tmp_path / "frame", rows=20), make_tiny_model(tmp_path / "base")
         storage.put(frame, "s3://pods/goldpath/in/frame")
         storage.put(base, "s3://pods/goldpath/in/base")
@@ -273,8 +239,6 @@ def test_the_job_trains_bit_for_bit_what_this_machine_trains(
         done = finetune.fine_tune(*inputs, SPEC)
         monkeypatch.setenv("GOLDPATH_BACKEND", "local")
         here = finetune.train_once(frame, base, SPEC, tmp_path / "here")
-    finally:
-        bucket.stop()
     assert done.result.model_digest == here.model_digest, kubelet.outputs
     assert [row["loss"] for row in done.result.curve] == [row["loss"] for row in here.curve]
     assert done.result.parameters == here.parameters
