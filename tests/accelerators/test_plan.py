@@ -73,6 +73,88 @@ def test_a_gpu_without_bf16_is_planned_for_in_fp32():
     assert "no bf16" in refused.verdict
 
 
+def test_without_bf16_verdict_and_ways_out_have_the_figures_that_they_were_judged_by():
+    gemma = models.load("Gemma-3-4B")
+    made = plan.train(gemma, shape(), "T4")
+    (row,) = made.rows
+    assert (made.need, made.precision) == (row.need, row.precision) == (sum(made.components.values()), "fp32")
+    assert f"needs {row.need / GIB:,.1f} GiB in fp32 a device" in made.verdict
+    assert f"lacks {(row.need - row.has * 0.9) / GIB:,.1f} GiB" in made.verdict
+    helped = {one.change: one for one in made.alternatives}
+    other = plan.train(gemma, shape(gradient_checkpointing=True), "T4").rows[0]
+    told = helped["gradient checkpointing"]
+    assert (told.need, told.precision, told.request) == (other.need, "fp32", "")
+    assert not any("qlora" in change for change in helped), "it computes in bf16"
+    for one in made.alternatives:
+        assert (one.need <= row.has * 0.9) == bool(one.request)
+    shown = goldpath("train", "--model", "Gemma-3-4B", "--gpu", "T4").output
+    assert "1 x 1,024 tokens, fp32 (no bf16 there);" in shown
+    assert re.search(rf"gradient checkpointing +needs {told.need / GIB:.2f} GiB in fp32: fits nowhere", shown)
+
+
+def test_beside_gpus_with_bf16_each_row_has_its_own_precision():
+    made = plan.train(models.load("Llama-3.2-1B"), shape(), "T4,L4")
+    assert {row.request: (row.precision, row.why) for row in made.rows} == {
+        "whole:T4": ("fp32", "in fp32"),
+        "whole:L4": ("bf16", ""),
+    }
+    assert (made.precision, made.need) == ("bf16", made.rows[1].need)
+    assert "the cheapest of 2 is whole:T4 in fp32," in made.verdict
+
+
+def test_qlora_without_bf16_is_led_to_lora():
+    made = plan.train(models.load("Llama-3.2-1B"), shape(method="qlora"), "T4,V100-32GB")
+    assert all(row.refused for row in made.rows)
+    assert "no bf16" in made.verdict
+    assert [(one.change, one.request) for one in made.alternatives] == [("method lora", "whole:T4")]
+    # A GPU that is refused whatever its memory is no measure of what is lacking.
+    large = plan.train(models.load("Llama-3.1-70B"), shape(method="qlora"), "V100-32GB,L4")
+    assert "even whole:L4 has" in large.verdict
+
+
+def test_where_only_the_margin_is_missing_it_says_so():
+    model = models.load("Llama-3.2-1B")
+    need = estimate(model, shape()).total
+    (place,) = places("A30:1g.6gb")
+    margin = 1 - need / place.has
+    room = int(place.has * (1 - margin - 0.001))
+    made = plan.train(model, shape(), "A30:1g.6gb", margin + 0.001)
+    kept = f"{(place.has - room) / GIB:.1f} GiB"
+    assert made.rows[0].why == f"fits only without the margin of {kept}"
+    assert f"of which {kept} is kept free" in made.verdict
+    assert re.search(r"it lacks \d+\.\d MiB$", made.verdict), "0.0 GiB would say that nothing is missing"
+    assert plan.train(model, shape(), "A30:1g.6gb", margin - 0.001).cheapest == "mig:1g.6gb"
+
+
+def test_a_slice_on_which_nothing_fits_is_told_like_a_gpu():
+    made = plan.train(LLAMA, shape(gradient_checkpointing=True), "A30:1g.6gb")
+    assert made.verdict.startswith("fits nowhere")
+    assert made.alternatives
+    assert not any("GPUs with" in one.change for one in made.alternatives), "slices do not work together"
+    served = plan.serve(LLAMA, ServingShape(), "A30:1g.6gb")
+    assert not any("tensor parallel" in one.change for one in served.alternatives)
+
+
+def test_a_name_of_several_gpus_is_all_of_them_and_a_request_is_read_too():
+    assert [place.request for place in places("A100")] == [
+        place.request for place in places("A100-40GB,A100-80GB")
+    ]
+    assert places("whole:A100-80GB") == places("A100-80GB")
+    (slice_,) = places("mig:1g.20gb")
+    assert {"A100-80GB", "H100"} < set(slice_.gpus)
+    assert places("A100:1g.10gb")[0].gpus == ("A100-40GB", "A100-80GB")
+    made = plan.train(LLAMA, shape(), "whole:A100, L4")
+    assert made.notes[0] == "A100 is A100-40GB and A100-80GB"
+    assert plan.train(LLAMA, shape(), "A100-40GB,any").notes == ()
+
+
+def test_a_gb200_costs_more_than_its_slices():
+    """Of its larger slices only the names are known: the largest that is known is not all of it."""
+    made = plan.train(LLAMA, shape(), "GB200")
+    assert made.cheapest == "mig:1g.47gb"
+    assert [row.request for row in made.rows][-1] == "whole:GB200"
+
+
 def test_where_nothing_fits_it_says_by_how_much_and_what_would_help():
     made = plan.train(models.load("Llama-3.1-70B"), shape(method="full"), "A100-80GB")
     assert made.cheapest == ""
@@ -112,7 +194,7 @@ def test_serving_where_nothing_fits_offers_smaller_weights_and_more_gpus():
     helped = {one.change: one.request for one in made.alternatives}
     assert helped["weights in int4"] == "whole:A100-80GB"
     assert helped["tensor parallel over 4 GPUs"] == "whole:A100-80GB*4"
-    assert helped["the cache in fp8"] == ""
+    assert "the cache in fp8" not in helped, "an A100 has no fp8"
 
 
 def test_places_are_in_the_order_of_their_cost():
@@ -157,7 +239,7 @@ def test_serving_is_refused_where_vllm_would_not_start():
     assert "no bf16" in nowhere.verdict
     helped = {one.change: one.request for one in nowhere.alternatives}
     assert helped["weights in fp16"] == "whole:T4"
-    assert helped["weights in fp8"] == helped["the cache in fp8"] == ""
+    assert not {"weights in fp8", "the cache in fp8", "context 2048"} & set(helped), "no way out: no bf16"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +276,9 @@ def test_this_machine_takes_what_fits_and_refuses_what_cannot():
     large = estimate(LLAMA, shape(device="cpu", method="full"))
     refused = plan.fits_here(large, found=room)
     assert not refused.fits
-    assert re.search(r"needs \d+\.\d GiB and this machine has free 8\.0 GiB", refused.why)
+    assert re.search(
+        r"needs \d+\.\d GiB and this machine has 8\.0 GiB free, of which 2\.0 GiB is kept free", refused.why
+    )
     # The margin counts.
     tight = machine.MachineMemory(available=int(small.total * 1.05), total=16 * GIB, limited=True)
     assert not plan.fits_here(small, found=tight).fits
@@ -260,6 +344,10 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
     assert "…" not in refused.output
     (row,) = [line.split() for line in refused.output.splitlines() if "whole:T4" in line]
     assert row[4:8] == ["-", "-", "-", "no"]
+    assert done.output.count("Fits: the cheapest") == 1
+    long = goldpath("train", "--model", "Llama-3.1-8B").output.split("REQUEST")
+    assert len(long[1].splitlines()) > 40
+    assert all("Fits: the cheapest of" in part for part in long), "above and below a table that scrolls"
     nowhere = goldpath("train", "--model", "Llama-3.1-70B", "--method", "full", "--gpu", "L4")
     assert nowhere.exit_code == 0
     assert "Fits nowhere: it needs" in nowhere.output
@@ -270,8 +358,20 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
     ("words", "says"),
     [
         (
-            ["train", "--model", "Llama-3.1-8B", "--gpu", "A100"],
-            "no GPU 'A100' in the catalogue. Near it: A100-40GB",
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "A1000"],
+            "no GPU 'A1000' in the catalogue. Near it: A100-80GB",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "GB300"],
+            "It can be asked for all the same: whole:GB300. Near it: GB200",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "GB200:3g.93gb"],
+            "how much memory 3g.93gb of GB200 has is not in the catalogue",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "mig:1g.11gb"],
+            "no GPU of the catalogue has the profile 1g.11gb. Profiles: 1g.6gb",
         ),
         (
             ["serve", "--model", "Llama-3.1-8B", "--gpu", "A30:1g.10gb"],
@@ -281,10 +381,12 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
         (["train", "--model", "Llama-9"], "Llama-9"),
         (["train", "--model", "Llama-3.1-8B", "--sequence-length", "200000"], "131072 positions"),
         (["train", "--model", "Llama-3.1-8B", "--sharding", "zero3"], "zero3 over 1 GPU"),
-        (["train", "--model", "Llama-3.1-8B", "--batch-size", "0"], "batch_size is 0"),
+        (["train", "--model", "Llama-3.1-8B", "--batch-size", "0"], "batch_size is 0: use 1 or more."),
+        (["train", "--model", "Llama-3.1-8B", "--lora-rank", "5000"], "lora_rank is 5000: use 1024 or less."),
+        (["serve", "--model", "Llama-3.1-8B", "--utilization", "2"], "utilization is 2: use 1 or less."),
         (["train", "--model", "Llama-3.1-8B", "--margin", "2"], "margin is 2"),
         (["serve", "--model", "Llama-3.1-8B", "--tp", "3"], "3"),
-        (["serve", "--model", "Llama-3.1-8B", "--context", "0"], "context is 0"),
+        (["serve", "--model", "Llama-3.1-8B", "--context", "0"], "context is 0: use 1 or more."),
         (["train"], "--model"),
     ],
 )
