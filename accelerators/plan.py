@@ -188,6 +188,6 @@ def _verdict(rows: list[Row], cheapest: str, margin: float, precision: str = "")
         return f"fits nowhere: {best.request}: {best.why}"
     room = int(best.has * (1 - margin))
     where = f"even {best.request}" if len(rows) > 1 else best.request
-    kept = f", of which {gib(best.has - room)} is kept free (a margin of {margin:.0%})" if margin else ""
-    lacks = f": it lacks {gib(best.need - room)}"
-    return f"fits nowhere: it needs {gib(best.need)}{other} a device, and {where} has {gib(best.has)}{kept}{lacks}"
+    kept = f" and {gib(best.has - room)} is kept free ({margin:.0%})" if margin else ""
+    need = f"it needs {gib(best.need)}{other} a device{kept}"
+    return f"fits nowhere: {need}: {where} lacks {gib(best.need - room)}"
