@@ -189,8 +189,7 @@ def _print_alternatives(console: Console, made: Plan) -> None:
     if not made.alternatives:
         return
     console.print("\n  What would help:")
-    other = any(one.precision != made.alternatives[0].precision for one in made.alternatives)
-    fallen = made.precision == "fp32" or other
+    fallen = any(one.precision == "fp32" for one in made.alternatives)
     needs = [_size(one.need) + (f" in {one.precision}" if fallen else "") for one in made.alternatives]
     width, wide = max(len(one.change) for one in made.alternatives), max(9, *map(len, needs))
     for one, need in zip(made.alternatives, needs, strict=True):
