@@ -58,7 +58,16 @@ def test_beside_gpus_with_bf16_each_row_has_its_own_precision():
     }
     assert (made.precision, made.need) == ("bf16", made.rows[1].need)
     assert "the cheapest of 2 is whole:T4 in fp32," in made.verdict
-    words = "plan train --model Llama-3.2-3B --gpu V100-32GB,A30:1g.6gb --sequence-length 4096".split()
+    words = [
+        "plan",
+        "train",
+        "--model",
+        "Llama-3.2-3B",
+        "--gpu",
+        "V100-32GB,A30:1g.6gb",
+        "--sequence-length",
+        "4096",
+    ]
     shown = CliRunner().invoke(cli, words).output
     told = [line for line in shown.partition("What would help:")[2].splitlines() if "needs" in line]
     assert any(" in fp32: fits whole:V100-32GB" in line for line in told)
