@@ -51,8 +51,9 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
     uri = _work(kind, key)
     if "figures" not in _outcome(uri):  # else an earlier try was killed after its job had ended
         _run(spec, Uris(frame=frame, base=base, out=uri), key)
-        if "figures" not in _outcome(uri):  # another step that wanted the same was faster, and has tidied up
-            uri = storage.kept(kind, key) or uri
+    uri = (
+        storage.kept(kind, key) or uri
+    )  # another step that wanted the same was faster, and may be tidying up
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
     )
@@ -67,10 +68,13 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
 def tidy(kind: str, key: str) -> None:
     """Remove the outputs of a training whose slot is kept: they lie there a second time.
 
-    Credentials that may not remove anything cost room, and no training.
+    Those of a job that still works stay. Credentials that may not remove anything cost room, and no training.
     """
-    with suppress(MachineError):
-        storage.remove(_work(kind, key))
+    uri = _work(kind, key)
+    if "figures" in _outcome(uri):
+        with suppress(MachineError):
+            storage.remove(f"{uri}/outcome.json")  # first: without it the rest is not taken for whole
+            storage.remove(uri)
 
 
 def _work(kind: str, key: str) -> str:
