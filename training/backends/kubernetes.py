@@ -20,6 +20,7 @@ from goldpath.core.files import read_json
 from goldpath.core.kubernetes import Cluster, ClusterError, Ref
 from goldpath.core.kubernetes.errors import remedy_for
 from goldpath.core.progress import Bar, progress
+from goldpath.training import katib
 from goldpath.training.backends import jobs
 from goldpath.training.cluster import Uris
 from goldpath.training.manifests import experiment, pytorchjob, read, runtime, trainjob
@@ -111,7 +112,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec, key: str)
     """
     cluster = Cluster.connect()
     name = jobs.name(cluster, key)
-    placement = jobs.place(cluster, train.gpu, name)
+    placement, curves = jobs.place(cluster, train.gpu, name), _work("search", key)
     objects = experiment.render(
         name,
         asked,
@@ -122,6 +123,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec, key: str)
         namespace=cluster.namespace,
         carried_by=jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
         retain=train.cluster.retain_trials,
+        curves=curves,
     )
     with cluster.children(), progress("Search", asked.max_trials, "trials") as bar:
         made = jobs.begin(cluster, objects)
@@ -138,7 +140,11 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec, key: str)
         except StepError as error:
             failure = error
         trials = cluster.find(experiment.API, "Trial", labels={"katib.kubeflow.org/experiment": name})
-        found = read.search_result(trials, asked, train)
+        names = [trial["metadata"]["name"] for trial in trials]
+        whole = {one: katib.curve(curves, one, asked.objective) for one in names}
+        found = read.search_result(trials, asked, train, whole)
+        with suppress(MachineError):
+            storage.remove(curves)
         if failure or found.best is None:
             told = next((trial.error for trial in found.trials if trial.error), "")
             said = failure.message if failure else f"no trial of the search {name} gave a figure"

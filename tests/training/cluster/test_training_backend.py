@@ -19,6 +19,8 @@ from goldpath.core.errors import GoldpathError, MachineError, StepError
 from goldpath.core.kubernetes import ClusterError
 from goldpath.training import finetune, search
 from goldpath.training.backends import kubernetes
+from goldpath.training.katib import Reporter
+from goldpath.training.launch import CURVES_VARIABLE
 from goldpath.training.specs import SearchSpec, TrainSpec
 from tests.buckets import bucket
 from tests.kube import Refusal, Server
@@ -293,6 +295,31 @@ def test_a_search_is_an_experiment_whose_trials_come_back(cluster: Server) -> No
     assert found.trials[0].seconds == 90
     (made,) = cluster.find("Experiment")
     assert made["spec"]["trialTemplate"]["retain"] is False
+
+
+def test_the_whole_curves_of_trials_come_back(cluster: Server, tmp_path: Path) -> None:
+    plays = searches(cluster, [2.5, 2.1])
+
+    def control(made: dict[str, Any]) -> dict[str, Any] | None:
+        working = not (made.get("status") or {}).get("conditions")
+        for trial in cluster.find("Trial") if working else []:  # what its process does
+            env = {one["name"]: one.get("value", "") for one in trial_env(made)}
+            reporter = Reporter(trial["metadata"]["name"], curves=env[CURVES_VARIABLE])
+            reporter.row({"step": 5, "loss": 3.0, "eval_loss": 3.5})
+            reporter.row({"step": 10, "loss": 2.0, "eval_loss": 2.25})
+        return plays(made)
+
+    cluster.on("Experiment", control)
+    stops = {"algorithm": "medianstop", "start_step": 5}
+    asked = SearchSpec.parse({"max_trials": 2, "trial_steps": 10, "early_stopping": stops})
+    found = search.tune(*INPUTS, asked, SPEC).result
+    assert [trial.curve for trial in found.trials] == [[(5, 3.5), (10, 2.25)]] * 2
+    assert work(tmp_path) == []
+
+
+def trial_env(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variables of an Experiment's trials."""
+    return list(made["spec"]["trialTemplate"]["trialSpec"]["spec"]["trainer"]["env"])
 
 
 def test_a_search_without_a_figure_fails_with_the_reason_of_a_trial(cluster: Server) -> None:
