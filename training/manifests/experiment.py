@@ -52,6 +52,7 @@ def render(
     carried_by: Manifest | None = None,
     retain: bool = False,
     db_manager: str = DB_MANAGER,
+    curves: str = "",
 ) -> list[Manifest]:
     """A search as an Experiment, after the objects that its trials need; checked against the typed models.
 
@@ -68,6 +69,7 @@ def render(
         carried_by: the runtime as it is on the cluster (see `trainjob.render`).
         retain: keep the trials' TrainJobs after their end.
         db_manager: `host:port` of Katib's DB manager.
+        curves: URI of a folder where trials leave all their measures; empty: they leave none.
 
     Raises:
         SpecError: no trials asked for, a name that is too long, a search that Katib cannot do, `trainjob.render`'s.
@@ -87,7 +89,10 @@ def render(
         carried_by=carried_by,
         save_model=False,
         chosen={at: f"${{trialParameters.{at}}}" for at in names},
-        env={launch.KATIB_VARIABLE: db_manager} if pushes else None,
+        env={
+            **({launch.KATIB_VARIABLE: db_manager} if pushes else {}),
+            **({launch.CURVES_VARIABLE: curves} if curves else {}),
+        },
     )
     del trial["metadata"]  # Katib names each trial, and refuses a name or a namespace here
     trials = _trials(search)
