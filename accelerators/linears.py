@@ -115,9 +115,7 @@ def _adapts_experts(architecture: Architecture) -> bool:
 
     In exchange it drops the names gate_proj, up_proj and down_proj: dense and shared MLPs get no adapter.
     """
-    return architecture.model_type not in UNADAPTED_EXPERTS and any(
-        one.experts for one in architecture.layers
-    )
+    return architecture.model_type not in UNADAPTED_EXPERTS and architecture.has_experts
 
 
 def _expert_adapters(architecture: Architecture, layer: Layer, rank: int) -> int:

@@ -64,4 +64,7 @@ def test_the_played_cluster_serves_whole_slices_and_turns() -> None:
     assert "plugin-time-slicing-renamed: no node offers nvidia.com/mig-1g.5gb.shared" in notes, (
         "a reason a line"
     )
-    assert "mps                no                                    on every path: it shares" in done.stdout
+    assert (
+        "mps                no                                    on every path: the device plugin shares"
+        in done.stdout
+    )

@@ -40,8 +40,8 @@ def test_devices_of_the_plugin_are_on_one_node() -> None:
 def test_paths_with_one_reason_are_told_once() -> None:
     labels = {"nvidia.com/gpu.sharing-strategy": "time-slicing"}
     nodes = [*ONE_EACH, node("turns", {"nvidia.com/gpu.shared": "4"}, labels)]
-    assert ask("mps", nodes).note == "on every path: it shares no devices in that way"
-    assert ask("mps", ONE_EACH).note == "plugin: it shares no devices in that way"
+    assert ask("mps", nodes).note == "on every path: the device plugin shares no GPU at once (MPS)"
+    assert ask("mps", ONE_EACH).note == "plugin: the device plugin shares no GPU at once (MPS)"
 
 
 def test_devices_of_claims_are_on_one_node() -> None:
