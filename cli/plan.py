@@ -176,6 +176,7 @@ def _print_json(made: Plan, shape: dict[str, Any]) -> None:
 
 def _print(made: Plan, what: str) -> None:
     from rich.console import Console
+    from rich.markup import escape  # CEL in a request has brackets
 
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)  # a narrower terminal wraps; figures are never cut
@@ -186,14 +187,14 @@ def _print(made: Plan, what: str) -> None:
     at = f" at the {made.peak}" if made.peak else ""
     console.print(f"  Needs [bold]{_size(made.need)}[/]{at}: {parts}\n")
     style = "green" if made.cheapest else "red"
-    verdict = f"  [{style}]{made.verdict[0].upper()}{made.verdict[1:]}.[/]"
+    verdict = f"  [{style}]{escape(made.verdict[0].upper() + made.verdict[1:])}.[/]"
     if len(made.rows) > _LONG:  # the answer stands where `head` and a scrolling reader look, too
         console.print(f"{verdict}\n")
     _print_rows(console, made)
     console.print(f"\n{verdict}")
     _print_alternatives(console, made)
     for text in made.notes:
-        console.print(f"  Note: {text.rstrip('.')}.", style="dim")
+        console.print(f"  Note: {escape(text.rstrip('.'))}.", style="dim")
 
 
 def _print_alternatives(console: Console, made: Plan) -> None:
@@ -205,10 +206,11 @@ def _print_alternatives(console: Console, made: Plan) -> None:
     width, wide = max(len(one.change) for one in made.alternatives), max(9, *map(len, needs))
     for one, need in zip(made.alternatives, needs, strict=True):
         where = f"fits {one.request}" if one.request else "fits nowhere either"
-        console.print(f"    {one.change:<{width}}  needs {need:>{wide}}: {where}")
+        console.print(f"    {one.change:<{width}}  needs {need:>{wide}}: {where}", markup=False)
 
 
 def _print_rows(console: Console, made: Plan) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 1))
@@ -228,7 +230,7 @@ def _print_rows(console: Console, made: Plan) -> None:
         elif made.kind == "serve":  # vLLM would not start there
             sizes += ["-"] * 3
         mark = "[bold green]cheapest[/]" if row.request == made.cheapest else "yes" if row.fits else "no"
-        table.add_row(row.request, *sizes, mark, row.why, style="" if row.fits else "dim")
+        table.add_row(escape(row.request), *sizes, mark, escape(row.why), style="" if row.fits else "dim")
     console.print(table)
 
 

@@ -61,11 +61,7 @@ def _plugin_refusal(request: GpuRequest, term: Term, path: Path, cluster: Cluste
     elif request.interval or term.percent is not None or term.memory:
         reason = "the device plugin sets turns and limits by node, not by request"
     elif term.kind == "mig" and (term.sharing == "mps" or not (sliced or path is Path.MIG_SINGLE)):
-        reason = (
-            "the device plugin has no MIG slices"
-            if term.sharing != "mps"
-            else "the device plugin has no MPS on MIG"
-        )
+        reason = f"the device plugin has no {'MPS on MIG' if term.sharing == 'mps' else 'MIG slices'}"
     elif term.kind == "whole" and path in (Path.MIG_SINGLE, Path.MIG_MIXED):
         reason = "the device plugin has MIG slices only"
     else:

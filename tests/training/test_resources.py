@@ -170,6 +170,35 @@ def test_without_bf16_the_ways_out_are_computed_in_fp32():
         plan(TrainSpec(method="qlora"), local=False, gpu="whole:T4")
 
 
+@pytest.mark.parametrize(
+    ("train", "remedy_", "then"),
+    [
+        ({"method": "qlora"}, "Use method lora, or a GPU that has it", {"method": "lora"}),
+        ({"precision": "bf16"}, "Set overrides.fine_tune.precision to auto", {"precision": "auto"}),
+    ],
+)
+def test_what_needs_bf16_is_led_out_of_gpus_that_have_none(train, remedy_, then):
+    for asked in ({"gpus": "T4"}, {"gpus": "T4,V100-32GB"}, {"gpu": "whole:T4", "gpus": "T4"}):
+        told = remedy(TrainSpec(batch_size=4, **train), local=False, **asked)
+        assert told.startswith(remedy_)
+        assert "batch_size" not in told, "a smaller batch is no way out"
+        assert plan(TrainSpec(batch_size=4, **then), local=False, **asked).cluster.precision == "fp32"
+    among = plan(TrainSpec(batch_size=4, **train), local=False, gpus="T4,L4")
+    assert (among.gpu, among.cluster.precision) == ("whole:L4", "bf16")
+    assert "it has no bf16" in among.cluster.too_small["whole:T4"]
+    way = remedy(TrainSpec(batch_size=1024, **train), local=False, gpus="T4,L4")
+    batch = int(re.search(r"batch_size to (\d+)", way)[1])
+    assert "fp32" not in way
+    assert plan(TrainSpec(batch_size=batch, **train), local=False, gpus="T4,L4").gpu == "whole:L4"
+
+
+def test_a_gpu_that_the_catalogue_does_not_know_is_noted():
+    notes = plan(TrainSpec(), local=False, gpu="whole:H101").notes
+    assert notes[-1].startswith("the catalogue has no GPU H101; near it: H100")
+    for known in ("whole", "whole:GB300", "mps:L4", "whole:RTX-PRO-6000"):
+        assert "the catalogue has no" not in plan(TrainSpec(), local=False, gpu=known).notes[-1]
+
+
 def test_a_model_that_is_too_large_in_any_way_says_so(here):
     here(2)
     with pytest.raises(MachineError, match="Choose a smaller model: even one short chat"):
