@@ -17,7 +17,7 @@ from goldpath.core.errors import SpecError
 
 ANY = "any"
 _REQUEST = re.compile(r"(whole|shared|mps|mig|dra)\s*(?=$|[:*;+])", re.IGNORECASE)
-_PLAIN_MIG = re.compile(r"mig\s*:\s*([^:*;]*?)\s*", re.IGNORECASE)
+_PLAIN_MIG = re.compile(r"mig\s*:\s*([^:*;+]*?(?:\+(?:me(?:\.all)?|gfx))?)\s*", re.IGNORECASE)
 _SHARED = (".shared", ".mps")
 _MPS = re.compile(r"mps\s*:|[^,]*\.mps\s*:", re.IGNORECASE)
 
@@ -46,6 +46,9 @@ class Chosen(NamedTuple):
     """For a person: names of several GPUs, and what is left out."""
 
 
+_NOTHING = Chosen({}, {}, (), (), {}, ())
+
+
 def choose(names: str | Iterable[str]) -> Chosen:
     """Read what is to be planned for.
 
@@ -60,7 +63,7 @@ def choose(names: str | Iterable[str]) -> Chosen:
     if not words:
         raise SpecError("no GPU is given", "Give a name of the catalogue, or any.")
     if any(word.lower() in (ANY, "auto") for word in words):
-        return Chosen({gpu.name: gpu for gpu in gpus()}, {}, (), (), {}, ())
+        return _NOTHING._replace(gpus={gpu.name: gpu for gpu in gpus()})
     made: list[Chosen] = []
     unknown: list[MemoryUnknown] = []
     for word in words:
@@ -150,7 +153,6 @@ def _words(names: str | Iterable[str]) -> list[str]:
 
 
 def _one(word: str) -> Chosen:
-    nothing = Chosen({}, {}, (), (), {}, ())
     if word.lower() == "none":
         raise SpecError(
             "none asks for no GPU, and a plan is laid against GPUs", "Give a name of the catalogue, or any."
@@ -165,11 +167,11 @@ def _one(word: str) -> Chosen:
     found = meant(name)
     notes = _several(name, found)
     if not colon:
-        return nothing._replace(gpus={gpu.name: gpu for gpu in found}, notes=notes)
+        return _NOTHING._replace(gpus={gpu.name: gpu for gpu in found}, notes=notes)
     able = [
         Slice(word, gpu, its) for gpu in found for its in gpu.mig if profile in (its.name, its.resource_name)
     ]
-    return nothing._replace(
+    return _NOTHING._replace(
         slices=tuple(able or [Slice(word, gpu, check_profile(gpu, profile)) for gpu in found]), notes=notes
     )
 
@@ -180,10 +182,9 @@ def _several(name: str, found: tuple[Gpu, ...]) -> tuple[str, ...]:
 
 def _requested(word: str) -> Chosen:
     """A GPU request of one kind of device."""
-    nothing = Chosen({}, {}, (), (), {}, ())
     plain = _PLAIN_MIG.fullmatch(word)
     if plain and plain[1] and not plain[1].lower().endswith(_SHARED):
-        return nothing._replace(slices=tuple(_owners(word, plain[1].lower())))
+        return _NOTHING._replace(slices=tuple(_owners(word, plain[1].lower())))
     request = requests.parse(word)
     if len(request.terms) > 1:
         each = ", ".join(str(term.counted(1)) for term in request.terms)
@@ -201,17 +202,23 @@ def _requested(word: str) -> Chosen:
         )
     counts = {str(request): term.count} if term.count > 1 else {}
     if term.kind == "mig" and not term.sharing:
-        return nothing._replace(slices=tuple(_owners(word, term.profile)))
+        return _NOTHING._replace(slices=tuple(_owners(word, term.profile)))
     if term.kind == "whole" and not term.sharing and term.product:
         found = meant(term.product)
-        return nothing._replace(
+        return _NOTHING._replace(
             whole={gpu.name: gpu for gpu in found}, counts=counts, notes=_several(term.product, found)
         )
     place = granted(request.counted(1))
     if place is None:
         raise MemoryUnknown(str(request), str(request), _known_if(term), "is not known before it is granted")
-    in_turns = f"{one} counts with all of the memory, which it has while the others who share it hold nothing"
-    return nothing._replace(granted=(place,), counts=counts, notes=(in_turns,) if term.time_sliced else ())
+    notes = []
+    if term.time_sliced:
+        notes.append(
+            f"{one} counts with all of the memory, which it has while the others who share it hold nothing"
+        )
+    if not place.gpus:
+        notes.append(f"which GPU {one} gives is not known: it counts as one with bf16 and fp8")
+    return _NOTHING._replace(granted=(place,), counts=counts, notes=tuple(notes))
 
 
 def _known_if(term: Term) -> str:

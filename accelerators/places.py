@@ -60,7 +60,7 @@ def _check_together(made: Chosen, count: int) -> None:
     for word, asked in made.counts.items():
         if asked != count:
             raise SpecError(
-                f"{word} asks for {asked} devices, and the plan is for {count} that work together",
+                f"{word} asks for {asked} devices, and the plan is for {count}",
                 f"Give {word.replace(f'*{asked}', '')}: how many there are is said apart.",
             )
     if count == 1:

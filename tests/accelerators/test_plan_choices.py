@@ -94,6 +94,9 @@ def test_turns_have_a_note_and_auto_is_any():
         "while the others who share it hold nothing"
         in plan.train(SMALL, TrainingShape(), "shared:L4").notes[0]
     )
+    assert plan.train(SMALL, TrainingShape(), "mps:50%,10Gi").notes[0] == (
+        "which GPU mps:50%,10Gi gives is not known: it counts as one with bf16 and fp8"
+    )
     assert places("auto") == places("any")
     assert [place.request for place in places("A100-40GB:1g.5gb,mps:L4,50%,10Gi,T4")] == [
         "mig:1g.5gb",
