@@ -109,8 +109,12 @@ class Uris(Spec):
     @classmethod
     def _uri(cls, value: str) -> str:
         if value and not _URI.fullmatch(value):
+            raise ValueError("give a URI (s3://, gs://, hf://) without spaces or characters of a shell")
+        if value.startswith("file:") and (
+            not value.startswith(f"file://{MOUNT}/") or ".." in value.split("/")
+        ):
             raise ValueError(
-                "give a URI (s3://, gs://, hf://, file://) without spaces or characters of a shell"
+                f"a pod cannot read this machine's disk: give s3://, gs:// or hf://, or file://{MOUNT}/... on the claim"
             )
         return value
 

@@ -6,7 +6,7 @@ MODULE = "goldpath.training.worker"
 SPEC_VARIABLE = "GOLDPATH_TRAIN_SPEC"
 """Where a pod's environment holds its TrainSpec as JSON."""
 KATIB_VARIABLE = "GOLDPATH_KATIB_DB"
-"""Where a trial's process pushes its measures to (`host:port` of Katib's DB manager)."""
+"""`host:port` of Katib's DB manager: a step's setting, and where a trial's process pushes its measures to."""
 
 
 def torchrun(*options: str) -> list[str]:

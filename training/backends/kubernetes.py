@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goldpath.core import storage
-from goldpath.core.errors import GoldpathError, StepError
+from goldpath.core.checks import needs
+from goldpath.core.errors import GoldpathError, MachineError, StepError
 from goldpath.core.fetch import fetch
 from goldpath.core.files import read_json
-from goldpath.core.kubernetes import Cluster, Ref
+from goldpath.core.kubernetes import Cluster, ClusterError, Ref
 from goldpath.core.progress import Bar, progress
 from goldpath.training.backends import jobs
 from goldpath.training.cluster import Uris
@@ -46,7 +48,8 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
     """
     uri = f"{storage.storage()}/work/{out.parent.name}/{out.name}"
     if "figures" not in _outcome(uri):  # else an earlier try was killed after its job had ended
-        _run(spec, Uris(frame=frame, base=base, out=uri))
+        # The storage's own URI is for it to check: frame and base, which lie there too, are checked here.
+        _run(spec, Uris.parse({"frame": frame, "base": base}).model_copy(update={"out": uri}))
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
     )
@@ -86,17 +89,19 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
         GoldpathError: Katib cannot do this search; the Experiment failed, and why.
     """
     cluster = Cluster.connect()
+    _require_stoppable(cluster, asked)
     name = cluster.name(most=jobs.NAME)
-    placement = jobs.place(cluster, train.gpu, name)
+    placement, operator = jobs.place(cluster, train.gpu, name), _by_operator(cluster)
     objects = experiment.render(
         name,
         asked,
         train,
         train.cluster,
-        Uris(frame=frame, base=base),
+        Uris.parse({"frame": frame, "base": base}),
         placement,
         namespace=cluster.namespace,
-        carried_by=jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
+        carried_by=None if operator else jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
+        operator=operator,
         retain=train.cluster.retain_trials,
     )
     with cluster.children(), progress("Search", asked.max_trials, "trials") as bar:
@@ -126,7 +131,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec) -> Search
 def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[Manifest]:
     """The objects of a training, the job last; a cluster without the Trainer may have its predecessor."""
     placement, where = jobs.place(cluster, spec.gpu, name), cluster.namespace
-    if not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob"):
+    if _by_operator(cluster):
         return pytorchjob.render(name, spec, spec.cluster, uris, placement, namespace=where)
     return trainjob.render(
         name,
@@ -137,6 +142,30 @@ def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[
         namespace=where,
         carried_by=jobs.runtime_of(cluster, spec.cluster, "cluster.runtime"),
     )
+
+
+def _by_operator(cluster: Cluster) -> bool:
+    """Whether the cluster has the v1 training operator, and not the Trainer that came after it."""
+    return not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob")
+
+
+def _require_stoppable(cluster: Cluster, asked: SearchSpec) -> None:
+    """Refuse median stopping where Katib's pods for it cannot start: the search would wait until its deadline.
+
+    Raises:
+        MachineError: the namespace enforces Pod Security "restricted".
+    """
+    if asked.early_stopping.algorithm != "medianstop":
+        return
+    space = None
+    with suppress(ClusterError):  # who may not look finds out
+        space = cluster.get(Ref("v1", "Namespace", cluster.namespace))
+    if ((space or {}).get("metadata", {}).get("labels") or {}).get(needs.POD_SECURITY) == "restricted":
+        raise MachineError(
+            f"the namespace {cluster.namespace} enforces Pod Security restricted, and Katib can give the container of "
+            "early_stopping medianstop no security context, so that it would not start",
+            "Choose early_stopping none or hyperband, or a namespace that enforces baseline.",
+        )
 
 
 def _judge(thing: Mapping[str, Any], uri: str) -> read.Verdict | None:

@@ -28,6 +28,9 @@ def render(
     placement: Placement,
     *,
     namespace: str = "",
+    save_model: bool = True,
+    chosen: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
 ) -> list[Manifest]:
     """A fine-tuning as a PyTorchJob, after the objects that it needs.
 
@@ -40,7 +43,18 @@ def render(
     no_gpus = placement.model_copy(
         update={"limits": {}, "pod_claims": (), "container_claims": (), "objects": ()}
     )
-    trainer = trainjob.render(name, spec, plain, uris, no_gpus, namespace=namespace)[-1]["spec"]["trainer"]
+    *_, job = trainjob.render(
+        name,
+        spec,
+        plain,
+        uris,
+        no_gpus,
+        namespace=namespace,
+        save_model=save_model,
+        chosen=chosen,
+        env=env,
+    )
+    trainer = job["spec"]["trainer"]
     volumes, mounts = pods.folders()
     claim, claim_mount = pods.storage(cluster)
     container: Manifest = {

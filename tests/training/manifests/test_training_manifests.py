@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from goldpath.core.errors import SpecError
-from goldpath.training import launch, worker
+from goldpath.training import katib, launch, worker
 from goldpath.training.cluster import MOUNT, ClusterSpec, TrainJobSpec, Uris
 from goldpath.training.manifests import experiment, pytorchjob, runtime, sharding, trainjob
 from goldpath.training.manifests.typed import check_experiment, check_train_job
@@ -24,6 +24,7 @@ from tests.training.manifests.samples import (
     a_pytorch_job,
     a_train_job,
     an_experiment,
+    an_experiment_of_pytorch_jobs,
     cluster,
     placement,
     pods,
@@ -279,6 +280,46 @@ def test_a_trial_leaves_no_model_and_starts_once() -> None:
     assert read.no_model
     assert read.set == [f"{name}=${{trialParameters.{name}}}" for name in ("learning_rate", "lora_rank")]
     assert objects[0]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 0
+
+
+def test_trials_of_the_v1_operator_are_the_same_trainings() -> None:
+    (made,) = an_experiment_of_pytorch_jobs()
+    template = made["spec"]["trialTemplate"]
+    trial = template["trialSpec"]
+    assert (trial["kind"], "metadata" in trial) == ("PyTorchJob", False)
+    assert trial["spec"]["runPolicy"]["backoffLimit"] == 0, "a trial that failed by its values starts once"
+    (pod,) = (one["template"]["spec"] for one in trial["spec"]["pytorchReplicaSpecs"].values())
+    (container,) = pod["containers"]
+    trainer = spec_of()["trialTemplate"]["trialSpec"]["spec"]["trainer"]
+    assert container["args"] == trainer["args"]
+    assert {"name": launch.KATIB_VARIABLE, "value": katib.DB_MANAGER} in container["env"]
+    # Katib's own words for a job of the operator (experiment_defaults.go, v0.19).
+    assert template["primaryContainerName"] == container["name"] == "pytorch"
+    assert template["primaryPodLabels"] == {"training.kubeflow.org/job-role": "master"}
+    assert template["successCondition"] == 'status.conditions.#(type=="Succeeded")#|#(status=="True")#'
+
+
+def test_the_address_of_katibs_db_manager_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.KATIB_VARIABLE, "katib-db-manager.katib.svc:7000")
+    assert environment(an_experiment())[launch.KATIB_VARIABLE] == "katib-db-manager.katib.svc:7000"
+    for wrong in ("katib-db-manager", "http://katib:6789", "a b:1", ":6789"):
+        monkeypatch.setenv(launch.KATIB_VARIABLE, wrong)
+        with pytest.raises(SpecError, match=rf"GOLDPATH_KATIB_DB is '{wrong}'.*host:port"):
+            an_experiment()
+
+
+@pytest.mark.parametrize("field", ["frame", "base", "out"])
+def test_this_machines_disk_is_no_place_for_a_pod(field: str) -> None:
+    given = {"frame": "s3://data/frame", "base": "s3://models/base"}
+    for uri in (
+        "file:///home/me/model",
+        "file:/home/me",
+        f"file://{MOUNT}-other/x",
+        f"file://{MOUNT}/../home",
+    ):
+        with pytest.raises(SpecError, match=rf"^{field}.*(a pod cannot read this machine's disk|give a URI)"):
+            Uris.parse({**given, field: uri})
+    assert Uris.parse({**given, field: f"file://{MOUNT}/frame"})
 
 
 def test_what_the_shell_of_the_collector_would_change_is_not_in_a_trials_command() -> None:
