@@ -51,7 +51,9 @@ def test_every_object_is_valid_and_lies_in_its_namespace(folder: str) -> None:
 
 def test_overlays_bring_what_their_gpus_need() -> None:
     plugin, dra = built("overlays/device-plugin"), built("overlays/dra")
-    assert {one["metadata"]["name"]: one["metadata"]["namespace"] for one in built("gpus/device-plugin")} == {
+    configurations = built("gpus/device-plugin")
+    assert not [problem for one in configurations for problem in schemas.problems(one)]
+    assert {one["metadata"]["name"]: one["metadata"]["namespace"] for one in configurations} == {
         "goldpath-mig": "gpu-operator",
         "goldpath-device-plugin": "gpu-operator",
     }

@@ -54,7 +54,31 @@ def render(
         chosen=chosen,
         env=env,
     )
-    trainer = job["spec"]["trainer"]
+    pod = _pod(job["spec"]["trainer"], cluster, placement)
+    replicas = {"Master": 1, **({"Worker": cluster.nodes - 1} if cluster.nodes > 1 else {})}
+    where = {"namespace": namespace} if namespace else {}
+    made: Manifest = {
+        "apiVersion": API,
+        "kind": "PyTorchJob",
+        "metadata": {"name": name, **where},
+        "spec": {
+            "nprocPerNode": str(spec.processes),
+            "runPolicy": {
+                "activeDeadlineSeconds": cluster.deadline_seconds,
+                "backoffLimit": RETRIES if cluster.retries is None else cluster.retries,
+                "cleanPodPolicy": "Running",
+            },
+            "pytorchReplicaSpecs": {
+                role: {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": deepcopy(pod)}}
+                for role, count in replicas.items()
+            },
+        },
+    }
+    return [*map(deepcopy, placement.objects), made]
+
+
+def _pod(trainer: Manifest, cluster: ClusterSpec, placement: Placement) -> Manifest:
+    """The specification of a pod that does what a TrainJob's `trainer` says."""
     volumes, mounts = pods.folders()
     claim, claim_mount = pods.storage(cluster)
     container: Manifest = {
@@ -77,23 +101,4 @@ def render(
         "volumes": [*volumes, *claim],
     }
     place_pod(pod, placement)
-    replicas = {"Master": 1, **({"Worker": cluster.nodes - 1} if cluster.nodes > 1 else {})}
-    where = {"namespace": namespace} if namespace else {}
-    made: Manifest = {
-        "apiVersion": API,
-        "kind": "PyTorchJob",
-        "metadata": {"name": name, **where},
-        "spec": {
-            "nprocPerNode": str(spec.processes),
-            "runPolicy": {
-                "activeDeadlineSeconds": cluster.deadline_seconds,
-                "backoffLimit": RETRIES if cluster.retries is None else cluster.retries,
-                "cleanPodPolicy": "Running",
-            },
-            "pytorchReplicaSpecs": {
-                role: {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": deepcopy(pod)}}
-                for role, count in replicas.items()
-            },
-        },
-    }
-    return [*map(deepcopy, placement.objects), made]
+    return pod
