@@ -62,7 +62,15 @@ class Diagnosis:
         if made := _MAKES.get(thing["kind"]):
             for child in self._owned(thing, Ref(made[0], made[1], "", _namespace(thing))):
                 said += self._of(child)
-        return said
+        return [*said, *self._refusals(thing)] if thing["kind"] == "Experiment" else said
+
+    def _refusals(self, experiment: Object) -> list[str]:
+        """Why the pod of a search's algorithm is refused (Pod Security, a quota): its ReplicaSet alone is told."""
+        of, start = Ref("v1", "Event", "", _namespace(experiment)), f"{experiment['metadata']['name']}-"
+        events = self._list(of, {}, {"involvedObject.kind": "ReplicaSet", "reason": "FailedCreate"})
+        about = [e for e in events if e["involvedObject"].get("name", "").startswith(start)]
+        about.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return [f"{e['reason']}: {_brief(e.get('message', ''))}" for e in about[-1:]]
 
     def _list(self, of: Ref, labels: Mapping[str, str], fields: Mapping[str, str]) -> list[Object]:
         try:
