@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from goldpath.accelerators import machine, plan, training_memory
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.fitting import as_computed, nearest
 from goldpath.accelerators.places import Place, granted, places
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
+from goldpath.core.errors import SpecError
 from goldpath.core.hardware import cpu_has_bf16
 from goldpath.training.results import PlannedPlace
 from goldpath.training.specs import TrainSpec
@@ -22,7 +24,9 @@ class Choice(NamedTuple):
     """None where it fits nowhere."""
     verdict: str
     room: int
-    """Bytes that it may use on the largest GPU."""
+    """Bytes that it may use on the GPU where it lacks least."""
+    precision: str
+    """What it computes in there."""
 
 
 @dataclass(frozen=True)
@@ -87,26 +91,35 @@ class TrainingPlacement:
         )
 
     def on_request(self, request: GpuRequest) -> PlannedPlace:
-        """Against what a request is sure to get; trials at once are jobs of their own."""
-        return self._on(granted(request) or Place(request=str(request), gpus=(), has=0, sms=0))
+        """Against what a request is sure to get; trials at once are jobs of their own.
+
+        Raises:
+            SpecError: it gives GPUs that cannot compute what the method does.
+        """
+        place = granted(request) or Place(request=str(request), gpus=(), has=0, sms=0)
+        if self.train.method == "qlora" and not place.bf16:
+            raise SpecError(
+                f"method qlora computes in bf16, and {request} gives {' or '.join(place.gpus)}, which has none",
+                "Use method lora, or a GPU that has it: all from the A30 and A100 on.",
+            )
+        return self._on(place)
 
     def choose(self, gpus: str) -> Choice:
         """The cheapest place that it fits on, among `gpus` of the catalogue."""
         shape = self.shape("cuda")
         made = plan.train(self.architecture, shape, gpus, self.margin)
         found = {place.request: place for place in places(gpus, shape.gpus)}
-        room = max(int(place.has * (1 - self.margin)) for place in found.values())
+        near = nearest(made.rows)
+        room = int(near.has * (1 - self.margin))
         if not made.cheapest:
-            return Choice(None, made.verdict, room)
+            return Choice(None, made.verdict, room, near.precision)
         smaller = made.rows[: [row.request for row in made.rows].index(made.cheapest)]
         place = self._on(found[made.cheapest])
         told = place.model_copy(update={"too_small": {row.request: row.why for row in smaller}})
-        return Choice(told, made.verdict, room)
+        return Choice(told, made.verdict, room, place.precision)
 
     def _on(self, given: Place) -> PlannedPlace:
-        shape = self.shape("cuda")
-        if not given.bf16 and shape.method != "qlora":
-            shape = shape.model_copy(update={"precision": "fp32"})
+        shape = as_computed(self.shape("cuda"), given)
         return _place(given.request, given.has, self.estimate(shape), self.margin, shape.precision)
 
 

@@ -145,14 +145,14 @@ def plan_resources(
     if where is None:
         why, room = f"the training {chosen.verdict}", chosen.room
     else:
-        why, room = _lacking(where, free=local), int(where.has * (1 - where.margin))
+        why, room = _lacking(where, largest, free=local), int(where.has * (1 - where.margin))
     device = "cpu" if local and not found else "cuda"
     helps = way_out(
         placement,
         searched,
         int(room * _ADVISED),
         device=device,
-        precision=where.precision if where else "bf16",
+        precision=where.precision if where else chosen.precision,
     )
     if on_asked and chosen.place:
         helps = f"Use gpu={chosen.place.place}, or gpu=auto, which chooses it; or: {helps}"
@@ -250,11 +250,13 @@ def _resolved(
     return "whole" if train.processes == 1 else f"whole*{train.processes}"
 
 
-def _lacking(where: PlannedPlace, *, free: bool) -> str:
+def _lacking(where: PlannedPlace, train: TrainSpec, *, free: bool) -> str:
     largest = max(where.components, key=lambda name: where.components[name])
     room = int(where.has * (1 - where.margin))
+    in_fp32 = " in fp32" if where.precision == "fp32" != train.precision else ""
+    has = f"{gib(where.has)}{' free' if free else ''}"
     return (
-        f"the training needs {gib(where.need)} and {where.place} has {gib(where.has)}{' free' if free else ''}, "
+        f"the training needs {gib(where.need)}{in_fp32} and {where.place} has {has}, "
         f"of which {gib(room)} may be used (margin {where.margin:.0%}); "
         f"the largest part: {named(largest)}, {gib(where.components[largest])}"
     )
