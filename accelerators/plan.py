@@ -64,15 +64,27 @@ class Verdict(Result):
 
 
 def train(
-    architecture: Architecture, shape: TrainingShape, names: str | Iterable[str] = ANY, margin: float = MARGIN
+    architecture: Architecture,
+    shape: TrainingShape,
+    names: str | Iterable[str] = ANY,
+    margin: float = MARGIN,
+    *,
+    nodes: int = 1,
 ) -> Plan:
     """Lay a training against GPUs.
+
+    Args:
+        architecture: of the model.
+        shape: of the training; its `gpus` are those of all nodes.
+        names: what to lay it against (`places`).
+        margin: share of a GPU that stays free.
+        nodes: that have the GPUs, as many each; the rows' requests are those of a node.
 
     Raises:
         SpecError: an unknown GPU, a margin that is none, a sequence longer than the model's positions.
     """
     _check(architecture, shape.sequence_length, margin)
-    found = places(names, shape.gpus)
+    found = places(names, shape.gpus // nodes)
     rows = [training_row(architecture, shape, place, margin) for place in found]
     common = shape if any(place.bf16 for place in found) else as_computed(shape, found[0])
     needed = training_memory.estimate(architecture, common)

@@ -26,7 +26,7 @@ _OBJECT = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _OBJECT_SAID = "lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`$&|;<>()\\{}*?!#]+")
 """Without what a shell would read: Katib wraps a trial's command in one."""
-_IMAGE = r"[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?"
+_IMAGE = images.REFERENCE
 
 
 class Machine(Spec):

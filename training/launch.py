@@ -8,6 +8,9 @@ SPEC_VARIABLE = "GOLDPATH_TRAIN_SPEC"
 KATIB_VARIABLE = "GOLDPATH_KATIB_DB"
 """`host:port` of Katib's DB manager: a step's setting, and where a trial's process pushes its measures to."""
 
+CURVES_VARIABLE = "GOLDPATH_TRIAL_CURVES"
+"""Where a trial's process leaves all of its measures (a URI); Katib's Trial holds the last alone."""
+
 
 def torchrun(*options: str) -> list[str]:
     """torchrun with the worker; on a cluster the operator's `PET_*` variables say how many and where the first is."""

@@ -13,6 +13,7 @@ from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 from goldpath.core.errors import SpecError
 from goldpath.core.hardware import cpu_has_bf16
+from goldpath.training.cluster import ClusterSpec
 from goldpath.training.results import PlannedPlace
 from goldpath.training.specs import TrainSpec
 
@@ -40,6 +41,8 @@ class TrainingPlacement:
     """Share of a GPU that stays free."""
     machine_margin: float
     """Share of this machine's free memory that stays free."""
+    local: bool = False
+    """Whether it runs on this machine: only a cluster's nodes and processes share weights and optimizer state."""
 
     def instead(self, train: TrainSpec, at_once: int) -> TrainingPlacement:
         """Another training of the same model."""
@@ -47,7 +50,7 @@ class TrainingPlacement:
 
     def shape(self, device: str, precision: str = "") -> TrainingShape:
         """What the memory of one of its processes depends on."""
-        train = self.train
+        train, where = self.train, ClusterSpec() if self.local else self.train.cluster
         asked = train.precision if train.precision != "auto" else precision or "bf16"
         return TrainingShape.parse(
             {
@@ -60,7 +63,8 @@ class TrainingPlacement:
                 "lora_rank": train.lora_rank,
                 "precision": "bf16" if train.method == "qlora" else asked,
                 "device": device,
-                "gpus": train.processes if device == "cuda" else 1,  # each of them holds all of it
+                "gpus": train.processes * where.nodes if device == "cuda" else 1,
+                "sharding": where.sharding if device == "cuda" else "none",  # each process holds all of it
             }
         )
 
@@ -106,9 +110,9 @@ class TrainingPlacement:
 
     def choose(self, gpus: str) -> Choice:
         """The cheapest place that it fits on, among `gpus` of the catalogue."""
-        shape = self.shape("cuda")
-        made = plan.train(self.architecture, shape, gpus, self.margin)
-        found = {place.request: place for place in places(gpus, shape.gpus)}
+        train, shape = self.train, self._there().shape("cuda")
+        made = plan.train(self.architecture, shape, gpus, self.margin, nodes=train.cluster.nodes)
+        found = {place.request: place for place in places(gpus, train.processes)}
         near = nearest(made.rows)
         room = int(near.has * (1 - self.margin))
         if not made.cheapest:
@@ -118,8 +122,12 @@ class TrainingPlacement:
         told = place.model_copy(update={"too_small": {row.request: row.why for row in smaller}})
         return Choice(told, made.verdict, room, place.precision)
 
+    def _there(self) -> TrainingPlacement:
+        """The same on a cluster."""
+        return replace(self, local=False)
+
     def _on(self, given: Place) -> PlannedPlace:
-        shape = as_computed(self.shape("cuda"), given)
+        shape = as_computed(self._there().shape("cuda"), given)
         return _place(given.request, given.has, self.estimate(shape), self.margin, shape.precision)
 
 

@@ -115,7 +115,7 @@ def plan_resources(
     if isinstance(known, GoldpathError):
         return _unplanned(known, train, spec, found, local=local)
     largest, at_once = _largest(train, searched)
-    placement = TrainingPlacement(known, largest, at_once, spec.margin, spec.machine_margin)
+    placement = TrainingPlacement(known, largest, at_once, spec.margin, spec.machine_margin, local)
     chosen = placement.choose(spec.gpus)
     here = placement.on_gpu(found) if found else placement.on_cpu() if local else None
     asked = requests.parse(spec.gpu)
@@ -185,6 +185,8 @@ def _told(train: TrainSpec, at_once: int) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(train, name) for name in fields}
     if train.method != "full":
         told["lora_rank"] = train.lora_rank
+    if (where := train.cluster).nodes > 1 or where.sharding != "none":
+        told |= {"nodes": where.nodes, "sharding": where.sharding}
     return told | ({"parallel_trials": at_once} if at_once > 1 else {})
 
 

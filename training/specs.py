@@ -109,6 +109,21 @@ class TrainSpec(Hyperparameters):
     def _canonical(cls, value: str) -> str:
         return str(requests.parse(value))
 
+    @model_validator(mode="after")
+    def _check_sharding(self) -> Self:
+        where = self.cluster
+        if where.sharding != "none" and self.method == "qlora":
+            raise SpecError(
+                f"cluster.sharding is {where.sharding}, and the 4-bit base of method qlora is not shared out",
+                "Use method lora or full, or cluster.sharding none.",
+            )
+        if where.sharding != "none" and self.processes * where.nodes == 1:
+            raise SpecError(
+                f"cluster.sharding is {where.sharding}, and one process holds everything",
+                "Raise processes (one a GPU) or cluster.nodes, or use cluster.sharding none.",
+            )
+        return self
+
     def work(self) -> dict[str, Any]:
         """What decides the result, as JSON: all fields but the place where it runs, and how many nodes share it."""
         shared = {"nodes": self.cluster.nodes} if self.cluster.nodes > 1 else {}

@@ -93,6 +93,7 @@ def _changes(placement: TrainingPlacement, searched: SearchSpec, *, qlora: bool)
         "Limit batch_size in overrides.tune.parameters" if varied else "Set overrides.fine_tune.batch_size"
     )
     length = "Set overrides.fine_tune.sequence_length"
+    fields = "Set in overrides.fine_tune processes"
 
     def other(**values: object) -> TrainSpec:
         return train.model_copy(update=values)
@@ -106,9 +107,16 @@ def _changes(placement: TrainingPlacement, searched: SearchSpec, *, qlora: bool)
         (f"{length} to {n}", other(sequence_length=n), at_once)
         for n in _halves(train.sequence_length, _SHORTEST)[:2]
     ]
+    if not placement.local and train.method != "qlora" and train.cluster.sharding == "none":
+        shared = train.cluster.model_copy(update={"sharding": "fsdp"})
+        changes += [
+            (f"{fields} to {n} and cluster.sharding to fsdp", other(processes=n, cluster=shared), at_once)
+            for n in (2, 4, 8)
+            if n > train.processes
+        ]
     if train.method == "full":
         changes.append(("Set method to lora", other(method="lora"), at_once))
-    if qlora and train.method != "qlora":
+    if qlora and train.method != "qlora" and train.cluster.sharding == "none":
         changes.append(("Set method to qlora", other(method="qlora"), at_once))
     return changes
 

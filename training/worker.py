@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from goldpath.core import environment, storage
 from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, SpecError, StepError, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import die_with_parent
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train; the exit code is 0, or 2 with the reason in `outcome.json`."""
     asked = _parser().parse_args(arguments)
     os.environ.update(QUIET)
+    environment.settle()
     die_with_parent()
     if os.environ.get("WORLD_SIZE", "1") == "1":
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
@@ -120,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
 def _local(uri: str, scratch: Path) -> Path:
     if "://" not in uri or uri.startswith("file://"):
         return local_path(uri)
+    if storage.is_build(uri):
+        return local_path(uri)  # whole, checked, and once for all processes of a node
     from goldpath.core.fetch import fetch
 
     os.environ.pop("HF_HUB_OFFLINE", None)  # this one input may lie on the hub

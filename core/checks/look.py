@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from goldpath.core import environment
 from goldpath.core.checks import needs
 from goldpath.core.checks.api import Answer, Api, Object
 from goldpath.core.checks.apis import served
@@ -97,9 +98,9 @@ def namespaces(api: Api, namespace: str, account: str) -> list[Check]:
 
 def settings(api: Api, namespace: str) -> list[Check]:
     """Where steps leave work for each other, and whether there are credentials for it."""
-    name = f"{needs.STORAGE} in ConfigMap {needs.SETTINGS}"
-    answer = api.ask(f"/api/v1/namespaces/{namespace}/configmaps/{needs.SETTINGS}")
-    place = f"-n {namespace} {needs.SETTINGS}"
+    name = f"{needs.STORAGE} in ConfigMap {environment.SETTINGS}"
+    answer = api.ask(f"/api/v1/namespaces/{namespace}/configmaps/{environment.SETTINGS}")
+    place = f"-n {namespace} {environment.SETTINGS}"
     make = f"kubectl create configmap {place} --from-literal={needs.STORAGE}=s3://BUCKET/goldpath"
     found = _single(name, answer, make, required=True)
     if found.state is State.OK:
@@ -118,15 +119,15 @@ def settings(api: Api, namespace: str) -> list[Check]:
 
 def _credentials(api: Api, namespace: str) -> Check:
     """Whether the Secret is there; its content is not asked for."""
-    name = f"Secret {needs.SECRET}"
-    path = f"/api/v1/namespaces/{namespace}/secrets/{needs.SECRET}"
+    name = f"Secret {environment.STORAGE}"
+    path = f"/api/v1/namespaces/{namespace}/secrets/{environment.STORAGE}"
     answer = api.ask(path, headers={"Accept": METADATA})
     if answer.ok:
         return Check(name=name, state=State.OK)
     if answer.status == 404:
         note = "not there: steps reach the storage without credentials"
         remedy = (
-            f"kubectl create secret generic -n {namespace} {needs.SECRET} --from-literal=AWS_ACCESS_KEY_ID=... "
+            f"kubectl create secret generic -n {namespace} {environment.STORAGE} --from-literal=AWS_ACCESS_KEY_ID=... "
             "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the nodes' or pods' identity opens the storage"
         )
         return Check(name=name, state=State.MISSING, note=note, remedy=remedy)

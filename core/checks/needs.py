@@ -11,12 +11,8 @@ from typing import NamedTuple
 NAMESPACE = "goldpath"
 SERVICE_ACCOUNT = "goldpath-pipeline"
 """The names that `deploy/base` has."""
-SETTINGS = "goldpath-settings"
-"""The ConfigMap of a namespace from which steps know where they work."""
 STORAGE = "GOLDPATH_STORAGE"
-"""The key in it that no step can do without."""
-SECRET = "goldpath-storage"  # noqa: S105
-"""The Secret with the storage's credentials."""
+"""The key in the ConfigMap of settings that no step can do without."""
 KATIB_NAMESPACE = "kubeflow"
 KATIB_CONFIG = "katib-config"
 """The ConfigMap with Katib's configuration, there."""

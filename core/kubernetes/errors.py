@@ -59,6 +59,14 @@ def explain(answer: Answer, doing: str, host: str = "") -> ClusterError:
     return error
 
 
+_QUOTA = "Ask for less, remove what is no longer used, or have the quota raised."
+
+
+def remedy_for(said: str) -> str:
+    """What to do about a refusal that a controller met in our place, and quotes; empty where that is not known."""
+    return _QUOTA if "exceeded quota" in said else ""
+
+
 def _words(answer: Answer, doing: str, host: str) -> tuple[str, str]:
     said = _brief(answer.message)
     by_status = {
@@ -108,7 +116,7 @@ def _forbidden(answer: Answer, doing: str, said: str, host: str) -> tuple[str, s
     if quota := re.search(r"exceeded quota: ([^,]+), (.*)", said):
         return (
             f"cannot {doing}: the quota {quota[1]} is exceeded ({quota[2]})",
-            "Ask for less, remove what is no longer used, or have the quota raised.",
+            _QUOTA,
         )
     if "is being terminated" in said:
         return f"cannot {doing}: its namespace is being deleted", "Choose another one: GOLDPATH_NAMESPACE."

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from goldpath.core.errors import GoldpathError, StepError
 from goldpath.core.kubernetes.api import READ_S, Api
-from goldpath.core.kubernetes.errors import Answer, ClusterError, explain
+from goldpath.core.kubernetes.errors import Answer, ClusterError, explain, remedy_for
 from goldpath.core.kubernetes.kinds import Kinds
 from goldpath.core.kubernetes.refs import Object, Ref
 from goldpath.core.kubernetes.retry import Transient
@@ -200,4 +200,4 @@ def explained(error: GoldpathError, why: str) -> GoldpathError:
     """The error with the reason that was dug out, once."""
     if not why or why in error.message:
         return error
-    return type(error)(f"{error.message}: {why}", error.remedy)
+    return type(error)(f"{error.message}: {why}", remedy_for(why) or error.remedy)

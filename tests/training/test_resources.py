@@ -233,6 +233,24 @@ def test_on_a_cluster_auto_is_the_smallest_that_fits_with_the_margin():
         plan(TrainSpec(batch_size=1024), local=False, gpus="T4,L4")
 
 
+def test_on_a_cluster_each_gpu_holds_its_share(here):
+    full = {"method": "full", "batch_size": 1, "processes": 4}
+    alone, shared = (
+        plan(TrainSpec(**full, cluster={"sharding": kind, "nodes": 2}), local=False, gpus="A100-80GB")
+        for kind in ("none", "fsdp")
+    )
+    assert alone.gpu == shared.gpu == "whole:A100-80GB*4", "the request is a node's"
+    assert shared.cluster.need < alone.cluster.need / 3
+    assert (shared.shape["nodes"], shared.shape["sharding"]) == (2, "fsdp")
+    here(64)
+    unshared = plan(TrainSpec(method="full", batch_size=1, processes=2, cluster={"sharding": "fsdp"}))
+    assert unshared.here.need == plan(TrainSpec(method="full", batch_size=1, processes=2)).here.need
+    told = remedy(TrainSpec(method="full", batch_size=1), local=False, gpus="L4")
+    assert "processes to 2 and cluster.sharding to fsdp" in told
+    way = TrainSpec(method="full", batch_size=1, processes=2, cluster={"sharding": "fsdp"})
+    assert plan(way, local=False, gpus="L4").gpu == "whole:L4*2"
+
+
 def test_on_a_cluster_what_is_asked_for_is_checked():
     assert plan(TrainSpec(), local=False, gpu="mig:1g.20gb").cluster.fits
     with pytest.raises(

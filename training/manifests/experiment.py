@@ -67,6 +67,7 @@ def render(
     retain: bool = False,
     operator: bool = False,
     db_manager: str = "",
+    curves: str = "",
 ) -> list[Manifest]:
     """A search as an Experiment, after the objects that its trials need; checked against the typed models.
 
@@ -84,6 +85,7 @@ def render(
         retain: keep the trials' TrainJobs after their end.
         operator: trials are PyTorchJobs, for a cluster that has the v1 training operator and no Trainer.
         db_manager: `host:port` of Katib's DB manager; empty: `katib.db_manager`.
+        curves: URI of a folder where trials leave all their measures; empty: they leave none.
 
     Raises:
         SpecError: no trials asked for, a name that is too long, a search that Katib cannot do, `trainjob.render`'s.
@@ -102,7 +104,10 @@ def render(
         "namespace": namespace,
         "save_model": False,
         "chosen": {at: f"${{trialParameters.{at}}}" for at in names},
-        "env": {launch.KATIB_VARIABLE: db_manager or katib.db_manager()} if pushes else None,
+        "env": {
+            **({launch.KATIB_VARIABLE: db_manager or katib.db_manager()} if pushes else {}),
+            **({launch.CURVES_VARIABLE: curves} if curves else {}),
+        },
     }
     if operator:
         *objects, trial = pytorchjob.render(**asked)

@@ -54,7 +54,7 @@ def render(
         SpecError: no place for the outputs, processes that don't match the GPUs, a name that is too long, sharding.
     """
     _require_processes(spec.processes, placement)
-    _require_worker(spec, cluster)
+    _require_devices(cluster.sharding, placement)
     out = uris.out or cluster.out(name)
     if not out:
         raise SpecError(
@@ -243,11 +243,9 @@ def _require_processes(processes: int, placement: Placement) -> None:
         )
 
 
-def _require_worker(spec: TrainSpec, cluster: ClusterSpec) -> None:
-    """Refuse what our training loop cannot do."""
-    if cluster.sharding == "none":
-        return
-    raise SpecError(
-        f"sharding is {cluster.sharding}, and our training loop keeps a whole copy of the model in each process",
-        "Use sharding none with method lora or qlora, or run code of your own with run_trainjob, which takes it.",
-    )
+def _require_devices(sharding: str, placement: Placement) -> None:
+    if sharding != "none" and placement.request.none:
+        raise SpecError(
+            f"sharding is {sharding} and gpu is none: accelerate shares out nothing among processors",
+            "Ask for a GPU for each process, or use sharding none.",
+        )

@@ -194,7 +194,19 @@ def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
     refused("at most 48", name="n" * 49)
     refused("at most 46", name="n" * 47, nodes=128)
     refused("with a letter first", name="1st")
-    refused("whole copy of the model", sharding="fsdp")
+    refused("gpu is none: accelerate shares out nothing", spec={"processes": 2}, sharding="fsdp")
+
+
+@pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
+def test_processes_share_weights_as_accelerate_is_told(render: Any) -> None:
+    spec = TrainSpec.parse({"method": "full", "processes": 2})
+    made = render(NAME, spec, cluster(sharding="fsdp", nodes=2), URIS, placement("whole*2"))[-1]["spec"]
+    if "trainer" in made:
+        env = made["trainer"]["env"]
+    else:
+        env = made["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
+    told = {one["name"]: one.get("value") for one in env}
+    assert told.items() >= sharding.environment("fsdp").items()
 
 
 def test_retries_need_the_runtime_that_carries_them() -> None:
