@@ -69,6 +69,23 @@ def test_a_claim_is_mounted_and_holds_the_outputs() -> None:
     )
 
 
+def test_a_claim_keeps_the_checkpoints_of_a_run_whose_model_goes_to_the_storage() -> None:
+    uris = URIS.model_copy(update={"out": "s3://team/work/fine-tune/0123"})
+    made = trainjob.render(NAME, TrainSpec(), cluster(storage="", claim="models"), uris, placement())[-1]
+    words = made["spec"]["trainer"]["args"]
+    assert words[words.index("--out") + 1] == "s3://team/work/fine-tune/0123"
+    assert words[words.index("--folder") + 1] == f"{MOUNT}/fine-tune-0123"
+    for where in (cluster(storage="", claim="models"), cluster()):
+        alone = trainjob.render(NAME, TrainSpec(), where, URIS, placement())[-1]["spec"]["trainer"]["args"]
+        assert "--folder" not in alone
+
+
+def test_a_run_keeps_its_work_in_the_storage_of_all_steps() -> None:
+    overrides = {"fine_tune": {"cluster": {"storage": "s3://other"}}}
+    with pytest.raises(SpecError, match=r"keeps its work in GOLDPATH_STORAGE.*cluster\.claim"):
+        TrainSpec.from_form(method="lora", seed=1, overrides=overrides)
+
+
 def test_nodes_processes_and_the_deadline_are_the_jobs() -> None:
     spec = TrainSpec.parse({"processes": 2})
     where = cluster(nodes=3, deadline_seconds=600, cpu="8", memory="64Gi")
