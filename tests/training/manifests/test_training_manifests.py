@@ -80,12 +80,6 @@ def test_a_claim_keeps_the_checkpoints_of_a_run_whose_model_goes_to_the_storage(
         assert "--folder" not in alone
 
 
-def test_a_run_keeps_its_work_in_the_storage_of_all_steps() -> None:
-    overrides = {"fine_tune": {"cluster": {"storage": "s3://other"}}}
-    with pytest.raises(SpecError, match=r"keeps its work in GOLDPATH_STORAGE.*cluster\.claim"):
-        TrainSpec.from_form(method="lora", seed=1, overrides=overrides)
-
-
 def test_nodes_processes_and_the_deadline_are_the_jobs() -> None:
     spec = TrainSpec.parse({"processes": 2})
     where = cluster(nodes=3, deadline_seconds=600, cpu="8", memory="64Gi")
@@ -212,18 +206,6 @@ def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
     refused("at most 46", name="n" * 47, nodes=128)
     refused("with a letter first", name="1st")
     refused("gpu is none: accelerate shares out nothing", spec={"processes": 2}, sharding="fsdp")
-
-
-@pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
-def test_processes_share_weights_as_accelerate_is_told(render: Any) -> None:
-    spec = TrainSpec.parse({"method": "full", "processes": 2})
-    made = render(NAME, spec, cluster(sharding="fsdp", nodes=2), URIS, placement("whole*2"))[-1]["spec"]
-    if "trainer" in made:
-        env = made["trainer"]["env"]
-    else:
-        env = made["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
-    told = {one["name"]: one.get("value") for one in env}
-    assert told.items() >= sharding.environment("fsdp").items()
 
 
 def test_retries_need_the_runtime_that_carries_them() -> None:
