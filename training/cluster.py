@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from goldpath.accelerators import requests
 from goldpath.accelerators.quantities import EXAMPLES, is_quantity
 from goldpath.core import images
+from goldpath.core.errors import SpecError
 from goldpath.core.spec import Spec, fields_for, matching
 
 TORCH_RUNTIME = "goldpath-torch"
@@ -65,9 +66,10 @@ class ClusterSpec(Machine):
     )
     """The trainer image."""
     storage: str = ""
-    """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it."""
+    """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it. Runs
+    keep their work in GOLDPATH_STORAGE instead."""
     claim: Annotated[str, matching(rf"^({_LABEL})?$", _LABEL_SAID)] = ""
-    """Name of a PersistentVolumeClaim for them instead. Several nodes need ReadWriteMany."""
+    """Name of a PersistentVolumeClaim for them instead; in a run, for checkpoints. Several nodes need ReadWriteMany."""
     secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = "goldpath-storage"  # noqa: S105
     """Name of a Secret with those of the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
     AWS_ENDPOINT_URL, AWS_REGION and HF_TOKEN that the storage needs; it need not be there."""
@@ -89,6 +91,35 @@ class ClusterSpec(Machine):
             raise ValueError("storage and claim are both given; checkpoints go to one of them")
         return self
 
+    def require_shares(self, method: str, processes: int) -> None:
+        """Refuse a sharding that cannot be.
+
+        Raises:
+            SpecError: a method whose weights cannot be shared out, or nobody to share them with.
+        """
+        if self.sharding != "none" and method == "qlora":
+            raise SpecError(
+                f"cluster.sharding is {self.sharding}, and the 4-bit base of method qlora is not shared out",
+                "Use method lora or full, or cluster.sharding none.",
+            )
+        if self.sharding != "none" and processes * self.nodes == 1:
+            raise SpecError(
+                f"cluster.sharding is {self.sharding}, and one process holds everything",
+                "Raise processes (one a GPU) or cluster.nodes, or use cluster.sharding none.",
+            )
+
+    def require_run(self) -> None:
+        """Refuse what is for `goldpath render` alone.
+
+        Raises:
+            SpecError: a storage of its own.
+        """
+        if self.storage:
+            raise SpecError(
+                f"fine_tune.cluster.storage is {self.storage}, and a run keeps its work in GOLDPATH_STORAGE",
+                "Leave it out (`goldpath render` takes it); cluster.claim keeps checkpoints on a volume.",
+            )
+
     def out(self, name: str) -> str:
         """URI of the outputs of the job `name`; empty where neither storage nor claim is given."""
         folder = self.storage or (f"file://{MOUNT}" if self.claim else "")
@@ -109,8 +140,12 @@ class Uris(Spec):
     @classmethod
     def _uri(cls, value: str) -> str:
         if value and not _URI.fullmatch(value):
+            raise ValueError("give a URI (s3://, gs://, hf://) without spaces or characters of a shell")
+        if value.startswith("file:") and (
+            not value.startswith(f"file://{MOUNT}/") or ".." in value.split("/")
+        ):
             raise ValueError(
-                "give a URI (s3://, gs://, hf://, file://) without spaces or characters of a shell"
+                f"a pod cannot read this machine's disk: give s3://, gs:// or hf://, or file://{MOUNT}/... on the claim"
             )
         return value
 

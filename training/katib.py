@@ -8,22 +8,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
 from goldpath.core import storage
-from goldpath.core.errors import GoldpathError, StepError
+from goldpath.core.errors import GoldpathError, SpecError, StepError
 from goldpath.training.launch import CURVES_VARIABLE, KATIB_VARIABLE
 
 MEASURES = {"eval_loss": "eval_loss", "eval_token_accuracy": "eval_token_accuracy", "train_loss": "loss"}
 """Name of a metric in a search to its column in a training's rows."""
 DB_MANAGER = "katib-db-manager.kubeflow:6789"
+"""Where Katib's own manifests put it."""
 _TRIAL = "KATIB_TRIAL_NAME"
 """Set by Katib's webhook in a trial's pods."""
 _METHOD = "/api.v1.beta1.DBManager/ReportObservationLog"
 _TIMEOUT_S, _TRIES = 10.0, 6
+
+
+def db_manager() -> str:
+    """`host:port` of Katib's DB manager: GOLDPATH_KATIB_DB, else where Katib's own manifests put it.
+
+    Raises:
+        SpecError: the setting is no such address.
+    """
+    given = os.environ.get(KATIB_VARIABLE, "").strip() or DB_MANAGER
+    if not re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}", given):
+        raise SpecError(f"{KATIB_VARIABLE} is {given!r}", f"Give host:port, such as {DB_MANAGER}.")
+    return given
 
 
 class Reporter:

@@ -111,17 +111,7 @@ class TrainSpec(Hyperparameters):
 
     @model_validator(mode="after")
     def _check_sharding(self) -> Self:
-        where = self.cluster
-        if where.sharding != "none" and self.method == "qlora":
-            raise SpecError(
-                f"cluster.sharding is {where.sharding}, and the 4-bit base of method qlora is not shared out",
-                "Use method lora or full, or cluster.sharding none.",
-            )
-        if where.sharding != "none" and self.processes * where.nodes == 1:
-            raise SpecError(
-                f"cluster.sharding is {where.sharding}, and one process holds everything",
-                "Raise processes (one a GPU) or cluster.nodes, or use cluster.sharding none.",
-            )
+        self.cluster.require_shares(self.method, self.processes)
         return self
 
     def work(self) -> dict[str, Any]:
@@ -151,13 +141,15 @@ class TrainSpec(Hyperparameters):
             gpu: what plan_resources chose.
 
         Raises:
-            SpecError: a field is wrong.
+            SpecError: a field is wrong, or for `goldpath render` alone.
         """
         asked: dict[str, Any] = {"method": method, "seed": seed, "gpu": gpu}
         if max_steps is not None:
             asked["max_steps"] = max_steps
         fields = {**fields_for("fine_tune", overrides), **(hyperparameters or {})}
-        return cls.parse(asked, fields, "fine_tune")
+        made = cls.parse(asked, fields, "fine_tune")
+        made.cluster.require_run()
+        return made
 
 
 class SearchParameter(Spec):

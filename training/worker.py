@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)  # one process needs no process group, and no wrapper around its model
     with tempfile.TemporaryDirectory(prefix="goldpath-") as scratch:
-        mirror = Mirror(asked.out, Path(scratch) / "out") if is_remote(asked.out) else None
+        mirror = _mirror(asked, Path(scratch)) if is_remote(asked.out) else None
         out = mirror.folder if mirror else local_path(asked.out)
         try:
             _work(asked, Path(scratch), out, mirror)
@@ -86,6 +86,12 @@ def _work(asked: argparse.Namespace, scratch: Path, out: Path, mirror: Mirror | 
             mirror.finish()
 
 
+def _mirror(asked: argparse.Namespace, scratch: Path) -> Mirror:
+    if asked.folder:
+        return Mirror(asked.out, Path(asked.folder), lasting=True)
+    return Mirror(asked.out, scratch / "out")
+
+
 def _values(uri: str) -> Any:
     """The TrainSpec's fields, from a file or from a variable of the environment (`env:NAME`)."""
     if not uri.startswith("env:"):
@@ -115,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", required=True, help="folder or URI of the base model")
     parser.add_argument("--out", required=True, help="folder or URI for checkpoints, metrics and the model")
+    parser.add_argument(
+        "--folder", default="", help="where checkpoints stay that are not to go to the URI --out"
+    )
     parser.add_argument("--no-model", action="store_true", help="figures only: no checkpoints, no model")
     return parser
 

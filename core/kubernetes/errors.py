@@ -60,11 +60,23 @@ def explain(answer: Answer, doing: str, host: str = "") -> ClusterError:
 
 
 _QUOTA = "Ask for less, remove what is no longer used, or have the quota raised."
+_REMEDIES = {
+    "exceeded quota": _QUOTA,
+    "ImagePull|InvalidImageName|ErrImageNeverPull": (
+        "Check name and tag of the image, that nodes reach its registry, and the pull secrets of the service account."
+    ),
+    "CreateContainerConfigError": "Make the Secret or ConfigMap that it names, or take it out.",
+    "violates PodSecurity": (
+        'Give the pods what Pod Security asks for, or the namespace another level ("When something is refused" in '
+        "docs/from-laptop-to-cluster.md)."
+    ),
+    "error looking up service account": "Make the service account (`kubectl create serviceaccount`), or name another.",
+}
 
 
 def remedy_for(said: str) -> str:
     """What to do about a refusal that a controller met in our place, and quotes; empty where that is not known."""
-    return _QUOTA if "exceeded quota" in said else ""
+    return next((remedy for words, remedy in _REMEDIES.items() if re.search(words, said)), "")
 
 
 def _words(answer: Answer, doing: str, host: str) -> tuple[str, str]:

@@ -21,8 +21,9 @@ from goldpath.core.modelfiles import check_model_folder
 from goldpath.core.ports import free_port
 from goldpath.training.job import COMPLETE
 from goldpath.training.launch import MODULE, SPEC_VARIABLE, arguments, torchrun
-from goldpath.training.manifests import sharding
+from goldpath.training.manifests import pytorchjob, sharding, trainjob
 from goldpath.training.specs import TrainSpec
+from tests.training.manifests.samples import NAME, URIS, cluster, placement
 
 SHARDED = "tests.training.sharded_on_cpu"
 ROOT = Path(__file__).parents[2]
@@ -147,3 +148,15 @@ def test_what_cannot_be_shared_is_refused(fields: dict[str, Any], said: str) -> 
     with pytest.raises(SpecError, match=said):
         TrainSpec.parse({**fields, "cluster": {"sharding": "fsdp"}})
     assert TrainSpec.parse({"method": "full", "cluster": {"sharding": "fsdp", "nodes": 2}})
+
+
+@pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
+def test_processes_share_weights_as_accelerate_is_told(render: Any) -> None:
+    spec = TrainSpec.parse({"method": "full", "processes": 2})
+    made = render(NAME, spec, cluster(sharding="fsdp", nodes=2), URIS, placement("whole*2"))[-1]["spec"]
+    if "trainer" in made:
+        env = made["trainer"]["env"]
+    else:
+        env = made["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
+    told = {one["name"]: one.get("value") for one in env}
+    assert told.items() >= sharding.environment("fsdp").items()

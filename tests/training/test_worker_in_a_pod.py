@@ -109,6 +109,30 @@ def test_a_pod_goes_on_from_what_an_evicted_one_left(
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_checkpoints_stay_on_a_claim_and_the_next_pod_goes_on_from_there(
+    tmp_path: Path, frame: Path, model: Path
+) -> None:
+    store, claim = tmp_path / "store", tmp_path / "claim/fine-tune-key"
+    store.mkdir()
+    (store / "run").mkdir()
+    (store / "run/model").write_text("in the way")  # the first pod cannot send its model
+    assert work(f"local://{store}/run", frame, model, folder=str(claim)) == 2
+    assert (claim / f"checkpoints/checkpoint-4/{COMPLETE}").is_file()
+    assert not (store / "run/checkpoints").exists()
+    shutil.rmtree(claim / "checkpoints/checkpoint-4")
+    (store / "run/model").unlink()
+    assert work(f"local://{store}/run", frame, model, folder=str(claim)) == 0
+    figures = json.loads((store / "run/outcome.json").read_text())["figures"]
+    assert (figures["resumed_from"], figures["steps"]) == (3, 4)
+    check_model_folder(store / "run/model")
+    assert not claim.exists(), "it has served"
+    assert work((tmp_path / "whole").as_uri(), frame, model) == 0
+    found, wanted = (
+        load_file(folder / "model/model.safetensors") for folder in (store / "run", tmp_path / "whole")
+    )
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_old_checkpoints_go_and_torn_ones_are_passed_over(tmp_path: Path) -> None:
     mirror = Mirror(f"local://{tmp_path}/store", tmp_path / "here")
     for step in (1, 2, 10):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from goldpath.core import storage
+from goldpath.core.checks import needs
 from goldpath.core.errors import GoldpathError, MachineError, StepError
 from goldpath.core.fetch import fetch
 from goldpath.core.files import read_json
@@ -51,10 +52,10 @@ def train(frame: str, base: str, spec: TrainSpec, out: Path) -> dict[str, Any]:
     kind, key = out.parent.name, out.name
     uri = _work(kind, key)
     if "figures" not in _outcome(uri):  # else an earlier try was killed after its job had ended
-        _run(spec, Uris(frame=frame, base=base, out=uri), key)
-    uri = (
-        storage.kept(kind, key) or uri
-    )  # another step that wanted the same was faster, and may be tidying up
+        # The storage's own URI is for it to check: frame and base, which lie there too, are checked here.
+        _run(spec, Uris.parse({"frame": frame, "base": base}).model_copy(update={"out": uri}), key)
+    # Another step that wanted the same may have been faster, and be tidying up.
+    uri = storage.kept(kind, key) or uri
     found = fetch(
         uri, out, label="Bringing", select=lambda names: [n for n in names if n.startswith(_OUTPUTS)]
     )
@@ -111,17 +112,19 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec, key: str)
         GoldpathError: Katib cannot do this search; the Experiment failed, and why.
     """
     cluster = Cluster.connect()
-    name = jobs.name(cluster, key)
+    _require_stoppable(cluster, asked)
+    name, operator = jobs.name(cluster, key), _by_operator(cluster)
     placement, curves = jobs.place(cluster, train.gpu, name), _work("search", key)
     objects = experiment.render(
         name,
         asked,
         train,
         train.cluster,
-        Uris(frame=frame, base=base),
+        Uris.parse({"frame": frame, "base": base}),
         placement,
         namespace=cluster.namespace,
-        carried_by=jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
+        carried_by=None if operator else jobs.runtime_of(cluster, train.cluster, "cluster.runtime"),
+        operator=operator,
         retain=train.cluster.retain_trials,
         curves=curves,
     )
@@ -159,7 +162,7 @@ def search(frame: str, base: str, asked: SearchSpec, train: TrainSpec, key: str)
 def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[Manifest]:
     """The objects of a training, the job last; a cluster without the Trainer may have its predecessor."""
     placement, where = jobs.place(cluster, spec.gpu, name), cluster.namespace
-    if not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob"):
+    if _by_operator(cluster):
         return pytorchjob.render(name, spec, spec.cluster, uris, placement, namespace=where)
     return trainjob.render(
         name,
@@ -170,6 +173,30 @@ def _training(cluster: Cluster, name: str, spec: TrainSpec, uris: Uris) -> list[
         namespace=where,
         carried_by=jobs.runtime_of(cluster, spec.cluster, "cluster.runtime"),
     )
+
+
+def _by_operator(cluster: Cluster) -> bool:
+    """Whether the cluster has the v1 training operator, and not the Trainer that came after it."""
+    return not cluster.has(runtime.API, "TrainJob") and cluster.has(pytorchjob.API, "PyTorchJob")
+
+
+def _require_stoppable(cluster: Cluster, asked: SearchSpec) -> None:
+    """Refuse median stopping where Katib's pods for it cannot start: the search would wait until its deadline.
+
+    Raises:
+        MachineError: the namespace enforces Pod Security "restricted".
+    """
+    if asked.early_stopping.algorithm != "medianstop":
+        return
+    space = None
+    with suppress(ClusterError):  # who may not look finds out
+        space = cluster.get(Ref("v1", "Namespace", cluster.namespace))
+    if ((space or {}).get("metadata", {}).get("labels") or {}).get(needs.POD_SECURITY) == "restricted":
+        raise MachineError(
+            f"the namespace {cluster.namespace} enforces Pod Security restricted, and Katib can give the container of "
+            "early_stopping medianstop no security context, so that it would not start",
+            "Choose early_stopping none or hyperband, or a namespace that enforces baseline.",
+        )
 
 
 def _judge(thing: Mapping[str, Any], uri: str) -> read.Verdict | None:

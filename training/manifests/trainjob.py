@@ -12,7 +12,7 @@ from goldpath.accelerators.render import train_job
 from goldpath.accelerators.render.trainer import training_jobs
 from goldpath.core.errors import SpecError
 from goldpath.training import launch
-from goldpath.training.cluster import TORCH_RUNTIME, ClusterSpec, Machine, TrainJobSpec, Uris
+from goldpath.training.cluster import MOUNT, TORCH_RUNTIME, ClusterSpec, Machine, TrainJobSpec, Uris
 from goldpath.training.manifests import pods, runtime, sharding
 from goldpath.training.manifests.pods import MANAGER, Manifest
 from goldpath.training.specs import TrainSpec
@@ -72,6 +72,7 @@ def render(
             frame=uris.frame,
             base=uris.base,
             out=out,
+            folder=_folder(cluster, out),
             save_model=save_model,
             chosen=chosen,
         ),
@@ -241,6 +242,11 @@ def _require_processes(processes: int, placement: Placement) -> None:
             f"processes is {processes} and the GPU request {placement.request} gives each node {count}",
             f"Set processes to {count}, or ask for {processes}: each process trains on a device of its own.",
         )
+
+
+def _folder(cluster: ClusterSpec, out: str) -> str:
+    """Of checkpoints on the claim, where the outputs go elsewhere: named as they are, so that a later job finds it."""
+    return f"{MOUNT}/{'-'.join(out.split('/')[-2:])}" if cluster.claim and not out.startswith("file:") else ""
 
 
 def _require_devices(sharding: str, placement: Placement) -> None:

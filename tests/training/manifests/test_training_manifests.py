@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from goldpath.core.errors import SpecError
-from goldpath.training import launch, worker
+from goldpath.training import katib, launch, worker
 from goldpath.training.cluster import MOUNT, ClusterSpec, TrainJobSpec, Uris
 from goldpath.training.manifests import experiment, pytorchjob, runtime, sharding, trainjob
 from goldpath.training.manifests.typed import check_experiment, check_train_job
@@ -24,6 +24,7 @@ from tests.training.manifests.samples import (
     a_pytorch_job,
     a_train_job,
     an_experiment,
+    an_experiment_of_pytorch_jobs,
     cluster,
     placement,
     pods,
@@ -66,6 +67,17 @@ def test_a_claim_is_mounted_and_holds_the_outputs() -> None:
         ]["volumes"][-1]
         == volume
     )
+
+
+def test_a_claim_keeps_the_checkpoints_of_a_run_whose_model_goes_to_the_storage() -> None:
+    uris = URIS.model_copy(update={"out": "s3://team/work/fine-tune/0123"})
+    made = trainjob.render(NAME, TrainSpec(), cluster(storage="", claim="models"), uris, placement())[-1]
+    words = made["spec"]["trainer"]["args"]
+    assert words[words.index("--out") + 1] == "s3://team/work/fine-tune/0123"
+    assert words[words.index("--folder") + 1] == f"{MOUNT}/fine-tune-0123"
+    for where in (cluster(storage="", claim="models"), cluster()):
+        alone = trainjob.render(NAME, TrainSpec(), where, URIS, placement())[-1]["spec"]["trainer"]["args"]
+        assert "--folder" not in alone
 
 
 def test_nodes_processes_and_the_deadline_are_the_jobs() -> None:
@@ -196,18 +208,6 @@ def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
     refused("gpu is none: accelerate shares out nothing", spec={"processes": 2}, sharding="fsdp")
 
 
-@pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
-def test_processes_share_weights_as_accelerate_is_told(render: Any) -> None:
-    spec = TrainSpec.parse({"method": "full", "processes": 2})
-    made = render(NAME, spec, cluster(sharding="fsdp", nodes=2), URIS, placement("whole*2"))[-1]["spec"]
-    if "trainer" in made:
-        env = made["trainer"]["env"]
-    else:
-        env = made["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["env"]
-    told = {one["name"]: one.get("value") for one in env}
-    assert told.items() >= sharding.environment("fsdp").items()
-
-
 def test_retries_need_the_runtime_that_carries_them() -> None:
     with pytest.raises(SpecError, match="the runtime torch-distributed is not at hand"):
         a_train_job(runtime="torch-distributed", retries=1)
@@ -291,6 +291,46 @@ def test_a_trial_leaves_no_model_and_starts_once() -> None:
     assert read.no_model
     assert read.set == [f"{name}=${{trialParameters.{name}}}" for name in ("learning_rate", "lora_rank")]
     assert objects[0]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 0
+
+
+def test_trials_of_the_v1_operator_are_the_same_trainings() -> None:
+    (made,) = an_experiment_of_pytorch_jobs()
+    template = made["spec"]["trialTemplate"]
+    trial = template["trialSpec"]
+    assert (trial["kind"], "metadata" in trial) == ("PyTorchJob", False)
+    assert trial["spec"]["runPolicy"]["backoffLimit"] == 0, "a trial that failed by its values starts once"
+    (pod,) = (one["template"]["spec"] for one in trial["spec"]["pytorchReplicaSpecs"].values())
+    (container,) = pod["containers"]
+    trainer = spec_of()["trialTemplate"]["trialSpec"]["spec"]["trainer"]
+    assert container["args"] == trainer["args"]
+    assert {"name": launch.KATIB_VARIABLE, "value": katib.DB_MANAGER} in container["env"]
+    # Katib's own words for a job of the operator (experiment_defaults.go, v0.19).
+    assert template["primaryContainerName"] == container["name"] == "pytorch"
+    assert template["primaryPodLabels"] == {"training.kubeflow.org/job-role": "master"}
+    assert template["successCondition"] == 'status.conditions.#(type=="Succeeded")#|#(status=="True")#'
+
+
+def test_the_address_of_katibs_db_manager_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.KATIB_VARIABLE, "katib-db-manager.katib.svc:7000")
+    assert environment(an_experiment())[launch.KATIB_VARIABLE] == "katib-db-manager.katib.svc:7000"
+    for wrong in ("katib-db-manager", "http://katib:6789", "a b:1", ":6789"):
+        monkeypatch.setenv(launch.KATIB_VARIABLE, wrong)
+        with pytest.raises(SpecError, match=rf"GOLDPATH_KATIB_DB is '{wrong}'.*host:port"):
+            an_experiment()
+
+
+@pytest.mark.parametrize("field", ["frame", "base", "out"])
+def test_this_machines_disk_is_no_place_for_a_pod(field: str) -> None:
+    given = {"frame": "s3://data/frame", "base": "s3://models/base"}
+    for uri in (
+        "file:///home/me/model",
+        "file:/home/me",
+        f"file://{MOUNT}-other/x",
+        f"file://{MOUNT}/../home",
+    ):
+        with pytest.raises(SpecError, match=rf"^{field}.*(a pod cannot read this machine's disk|give a URI)"):
+            Uris.parse({**given, field: uri})
+    assert Uris.parse({**given, field: f"file://{MOUNT}/frame"})
 
 
 def test_what_the_shell_of_the_collector_would_change_is_not_in_a_trials_command() -> None:
