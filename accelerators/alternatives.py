@@ -182,6 +182,8 @@ def _training_changes(shape: TrainingShape, *, bf16: bool, more: bool) -> list[C
     if shape.sequence_length >= 512:
         half = shape.sequence_length // 2
         changes.append(Change(f"sequence_length {half}", {"sequence_length": half}))
+    if shape.gpus > 1 and shape.sharding == "none":
+        changes.append(Change("sharding fsdp", {"sharding": "fsdp"}, shape.gpus))
     counts = [n for n in (2, 4, 8, 16, 32, 64) if n > shape.gpus] if more else []
     return changes + [Change(f"{n} GPUs with fsdp", {"gpus": n, "sharding": "fsdp"}, n) for n in counts[:4]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from goldpath.accelerators.architecture import Architecture, Layer
@@ -87,6 +88,7 @@ def gated(architecture: Architecture, layer: Layer) -> bool:
     return layer.feed_forward_parameters >= 3 * architecture.hidden_size * layer.intermediate_size
 
 
+@functools.lru_cache(maxsize=64)  # the walk through a training's layers asks at each of them
 def adapter_parameters(architecture: Architecture, rank: int) -> int:
     """Trainable weights of LoRA on everything linear but the output head (arXiv 2106.09685, section 4.1).
 

@@ -221,6 +221,15 @@ def test_no_more_is_given_up_than_needed():
     assert not any("8 GPUs" in change for change in enough), "four are enough"
 
 
+def test_several_gpus_that_each_hold_all_are_led_to_sharding():
+    made = plan.train(LLAMA, shape(gpus=4), "whole:T4*4")
+    enough = {one.change: one.request for one in made.alternatives if one.request}
+    assert enough["gradient checkpointing and sharding fsdp"] == "whole:T4*4"
+    assert "gradient checkpointing and 8 GPUs with fsdp" not in enough
+    sharded = plan.train(LLAMA, shape(gpus=4, sharding="fsdp"), "whole:T4*4")
+    assert not any("sharding fsdp" in one.change for one in sharded.alternatives)
+
+
 def test_where_no_changes_are_enough_all_of_them_are_told():
     made = plan.train(models.load("DeepSeek-V3"), shape(method="full", batch_size=8), "L4")
     last = made.alternatives[-1]
