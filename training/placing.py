@@ -12,7 +12,7 @@ from goldpath.accelerators.granted import Place, granted
 from goldpath.accelerators.places import places
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
-from goldpath.core.errors import SpecError
+from goldpath.core.errors import MachineError, SpecError
 from goldpath.core.hardware import cpu_has_bf16
 from goldpath.training.cluster import ClusterSpec
 from goldpath.training.results import PlannedPlace
@@ -93,7 +93,15 @@ class TrainingPlacement:
         return _place(name, found.has, needed, self.machine_margin, shape.precision, copies)
 
     def on_gpu(self, found: tuple[machine.LocalGpu, ...]) -> PlannedPlace:
-        """Against the fullest of this machine's GPUs; trials at once share it."""
+        """Against the fullest of this machine's GPUs; trials at once share it.
+
+        Raises:
+            MachineError: they cannot compute what the method does.
+        """
+        if lacking := [one.name for one in found if self._bf16_only and not one.bf16]:
+            raise MachineError(
+                f"{self._why_bf16}, and this machine's {lacking[0]} has none", self._without_bf16
+            )
         fullest = min(found, key=lambda one: one.available)
         shape = self.shape("cuda", "bf16" if fullest.bf16 else "fp32")
         return _place(
@@ -108,9 +116,9 @@ class TrainingPlacement:
         """
         place = granted(request) or Place(request=str(request), gpus=(), has=0, sms=0)
         if self._bf16_only and not place.bf16:
-            why = "method qlora computes in bf16" if self.train.method == "qlora" else "precision is bf16"
             raise SpecError(
-                f"{why}, and {request} gives {' or '.join(place.gpus)}, which has none", self._without_bf16
+                f"{self._why_bf16}, and {request} gives {' or '.join(place.gpus)}, which has none",
+                self._without_bf16,
             )
         return self._on(place)
 
@@ -135,6 +143,10 @@ class TrainingPlacement:
     def _bf16_only(self) -> bool:
         """Whether fp32 is no way to run it on a GPU without bf16."""
         return self.train.method == "qlora" or self.train.precision == "bf16"
+
+    @property
+    def _why_bf16(self) -> str:
+        return "method qlora computes in bf16" if self.train.method == "qlora" else "precision is bf16"
 
     @property
     def _without_bf16(self) -> str:

@@ -200,6 +200,15 @@ def test_an_endpoint_that_is_refused_says_by_how_much_and_what_holds(names, give
     assert lacks == pytest.approx((there.need - max(row.has for row in there.rows)) / GIB, abs=0.06)
 
 
+def test_a_cache_that_the_gpu_cannot_hold_is_mended_before_gpus_are_added():
+    large = models.load("Llama-3.1-70B")
+    made = plan.serve(large, ServingShape(kv_dtype="fp8"), "A100-80GB")
+    assert re.search(r"with kv-dtype auto it lacks [\d.]+ GiB", made.verdict)
+    enough = {one.change: one.request for one in made.alternatives if one.request}
+    assert enough["kv-dtype auto and tensor parallel over 2 GPUs"] == "whole:A100-80GB*2"
+    assert plan.serve(large, ServingShape(tensor_parallel=2), "A100-80GB").cheapest == "whole:A100-80GB*2"
+
+
 def test_a_refusal_names_only_what_would_fit():
     small = models.load("Llama-3.2-1B")
     both = plan.serve(small, ServingShape(context=1024, weights="fp8", kv_dtype="bf16"), "T4").rows[0]
