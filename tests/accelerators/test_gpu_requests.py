@@ -72,19 +72,6 @@ def test_a_request_is_read_and_written_in_one_way(
     assert parse(canonical) == request
 
 
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "device.allowMultipleAllocations ? device.driver == 'x' : false",
-        "device.attributes['a.b'].good && !device.attributes['a.b'].bad || has(device.attributes['a.b'].x)",
-        "true ? device.attributes['a.b'].good : false",
-        "true ? device.attributes['a.b'].good : 1",  # dynamic: only the API server can tell
-    ],
-)
-def test_an_expression_that_may_be_right_is_left_to_the_api_server(expression: str) -> None:
-    assert parse(f"dra:a.b[{expression}]").terms[0].selectors == (expression,)
-
-
 def test_brackets_and_separators_in_the_strings_of_cel_belong_to_cel() -> None:
     tricky = r"""device.driver != ']+*;{"' && device.driver != "\"]" && device.driver != '''a']'''"""
     request = parse(f"dra:a.b[{tricky}][device.attributes['a.b'].list[0] == 1]*2+whole;share=x")
@@ -177,10 +164,6 @@ def test_options_hold_for_the_whole_request() -> None:
         ("dra:a.b[devise.driver == 'x']", "uses devise, which is not declared", "The one variable is `device`"),
         ("dra:a.b[device.driver == 'x]", "a string that begins with ' is not closed", "Close the quote"),
         ("dra:a.b[device.driver", "a [ is not closed", "dra:CLASS[EXPRESSION]"),
-        ("dra:a.b[true ? 1 : false]", "gives a number, not true or false", "Example: device.attributes"),
-        ("dra:a.b[1 == 1 || 'x']", "has a string where true or false has to stand", "&& and || join comparisons"),
-        ("dra:a.b[device.driver && 1 == 1]", "has a string where true or false", "&& and || join comparisons"),
-        ("dra:a.b[1 ? true : false]", "has a number where true or false", "&& and || join comparisons"),
         ("dra:a.b{memory>=1Gi", "a { is not closed", "{memory>=40Gi}"),
         ("dra:a.b{memory>1Gi}", "is not NAME>=QUANTITY", "{memory>=40Gi}"),
         ("dra:a.b{}", "is not NAME>=QUANTITY", "{memory>=40Gi}"),
