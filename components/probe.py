@@ -4,10 +4,10 @@ from typing import Any
 
 from kfp import dsl
 
-from goldpath.components.base import component
+from goldpath.components.base import computing
 
 
-@component
+@computing
 def probe(
     endpoint: dsl.Input[dsl.Artifact],
     frame: dsl.Input[dsl.Dataset],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from goldpath.core.errors import GoldpathError, StepError
+from goldpath.core import storage
+from goldpath.core.errors import GoldpathError, InputError, StepError
 from goldpath.core.files import read_json, write_json
 from goldpath.core.progress import progress
 from goldpath.core.spec import Result
@@ -24,6 +26,8 @@ from goldpath.feature_repo.repository import EMBEDDING_VIEW, EMBEDDINGS, ONLINE,
 from goldpath.feature_repo.results import Chunk
 
 _COMPLETE = "online.json"
+_KIND = "online-store"
+"""Of its slot in the storage."""
 _WRITE_ROWS = 1_024
 _SENT_ROWS = 256
 """In one request to a feature server: about 2 MB of JSON."""
@@ -81,6 +85,36 @@ def build(store_folder: Path, frame: Path, moment: datetime, limit: int) -> Comp
     done = Complete(documents=count, files=files)
     write_json(store_folder / _COMPLETE, done.model_dump())
     return done
+
+
+def keep(store_folder: Path) -> str:
+    """Keep a whole online store in the storage that pods share, once; returns its URI.
+
+    Raises:
+        MachineError: the storage cannot be reached or written.
+    """
+    if stored := storage.kept(_KIND, store_folder.name):
+        return stored
+    with tempfile.TemporaryDirectory(dir=store_folder.parent) as scratch:
+        # Without its offline copy, which is no smaller and serves no search.
+        part = Path(scratch)
+        if (store_folder / ONLINE).exists():
+            shutil.copytree(store_folder / ONLINE, part / ONLINE)
+        for name in (REGISTRY, _COMPLETE):
+            shutil.copy2(store_folder / name, part)
+        return storage.keep(_KIND, store_folder.name, part)
+
+
+def bring(store_folder: Path) -> None:
+    """Take the online store that another pod has kept, if there is one and this folder has none.
+
+    Raises:
+        MachineError: the storage cannot be reached.
+    """
+    if complete(store_folder) is None and (stored := storage.kept(_KIND, store_folder.name)):
+        _clear(store_folder)
+        with suppress(InputError):  # damaged: it is made anew
+            storage.bring(stored, store_folder)
 
 
 def _clear(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from goldpath.core import storage
 from goldpath.core.digest import code_digest, digest_json, versions
 from goldpath.core.errors import InputError
 from goldpath.core.reuse import Reused, reuse
@@ -63,9 +64,11 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
             reused, count = filled.reused, filled.result.documents
             place = shared.reference(EMBEDDING_VIEW + shared.suffix(folder), count)
         else:
+            online.bring(folder)
             whole = online.complete(folder)
             ready = whole or _fill(documents, folder, taken, spec.online_rows)
-            reused, count, place = whole is not None, ready.documents, str(folder)
+            place = online.keep(folder) if storage.storage() else str(folder)
+            reused, count = whole is not None, ready.documents
     result = FeatureResult(
         feature_service=SERVICE + shared.suffix(folder),
         as_of=taken.result.as_of,
@@ -77,7 +80,7 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
         embedding_size=embeddings.SIZE,
         online_store=place,
     )
-    return Reused(result, taken.path, taken.key, reused=taken.reused and reused)
+    return Reused(result, taken.path, taken.key, taken.reused and reused, taken.stored)
 
 
 def _take(documents: Path, folder: Path, spec: FeatureSpec, slot: Path) -> TrainingFrame:
@@ -143,7 +146,7 @@ def retrieve(query: str, k: int, online_store: str) -> list[Chunk]:
         vector = embeddings.embed([query])[0]
         with opened(state("features")) as store:
             return online.find(store, view, vector, min(k, count))
-    folder = Path(online_store)
+    folder = storage.here(online_store) if "://" in online_store else Path(online_store)
     if not online_store or not folder.is_dir():
         raise InputError(f"there is no online store {online_store!r}", "Run the step build_features again.")
     vector = embeddings.embed([query])[0]

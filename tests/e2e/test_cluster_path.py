@@ -11,12 +11,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+import yaml
+from packaging.utils import canonicalize_name
 
+from goldpath.core import images
 from goldpath.core.digest import digest_bytes, digest_manifest
 from goldpath.pipelines import compile_pipeline
 from goldpath.training.manifests import runtime
@@ -30,6 +34,7 @@ from tests.registry.model_registry_server import serving
 from tests.serving.cluster.conftest import engine
 from tests.serving.cluster.played import KServe, group, node
 
+ROOT = Path(__file__).parents[2]
 __all__ = ["engine", "place", "server"]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -43,17 +48,56 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 POD = """
-import os, sys, tempfile
+import atexit, os, pathlib, shutil, sys, tempfile
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in LACKS:
+            raise ImportError(f"the image launcher has no {name}")
+
 if "kfp.dsl.executor_main" in getattr(sys, "orig_argv", []):
-    os.environ["GOLDPATH_HOME"] = tempfile.mkdtemp(dir=os.environ["TEST_DISKS"])
+    disk = os.environ["GOLDPATH_HOME"] = tempfile.mkdtemp(dir=os.environ["TEST_DISKS"])
+    atexit.register(lambda: [shutil.rmtree(one, ignore_errors=True) for one in pathlib.Path(disk).iterdir()])
+    LACKS = frozenset(os.environ["TEST_LACKS"].split())
+    if sys.orig_argv[sys.orig_argv.index("--function_to_execute") + 1] in os.environ["TEST_LAUNCHED"].split():
+        sys.meta_path.insert(0, Lacking())
 """
-"""Python runs it first: each step gets a disk of its own, as each pod has one."""
+"""Python runs it first. Each step gets a disk of its own, as each pod has one, which is gone after it; and on the image
+`launcher` only what that holds."""
 RUN = """
 import json, sys
 from kfp import components, local
 local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
 components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))
 """
+
+
+def launched(compiled: Path) -> set[str]:
+    """The steps that run on the image `launcher`."""
+    pipeline = next(yaml.safe_load_all(compiled.read_text()))
+    steps = pipeline["deploymentSpec"]["executors"].items()
+    return {
+        name.removeprefix("exec-").replace("-", "_")
+        for name, step in steps
+        if step["container"]["image"] == images.launcher()
+    }
+
+
+def lacking() -> set[str]:
+    """Import names of what the image `trainer` has and `launcher` has not."""
+    listed = (ROOT / "requirements" / "launcher.txt").read_text().splitlines()
+    has = {canonicalize_name(line.partition("==")[0]) for line in listed if "==" in line} | {
+        "goldpath",
+        "pip",
+    }
+    tools = (ROOT / "requirements" / "lock.txt").read_text().splitlines()
+    all_of_it = {canonicalize_name(line.partition("==")[0]) for line in tools if "==" in line}
+    return {
+        name
+        for name, owners in packages_distributions().items()
+        if not any(canonicalize_name(owner) in has for owner in owners)
+        and any(canonicalize_name(owner) in all_of_it for owner in owners)
+    }
 
 
 def play(server: Server, engine: str, disk: Path) -> Kubelet:
@@ -89,6 +133,8 @@ def run_steps(folder: Path, values: dict[str, Any]) -> subprocess.CompletedProce
                 "GOLDPATH_RUN": "0a1b2c3d-on-cluster",
                 "GOLDPATH_MODEL_REGISTRY": registry.url,
                 "TEST_DISKS": str(folder / "disks"),
+                "TEST_LAUNCHED": " ".join(launched(folder / "finetune.yaml")),
+                "TEST_LACKS": " ".join(lacking()),
                 "PYTHONPATH": os.pathsep.join([str(folder / "first"), os.environ.get("PYTHONPATH", "")]),
             },
             capture_output=True,

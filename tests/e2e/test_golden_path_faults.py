@@ -131,7 +131,7 @@ def test_runs_with_faults_end_as_without(
         assert sorted(name.split("/")[0] for name in cluster.left()) == left, f"{seed}: nothing else is left"
         assert end_run(cluster) == stays, f"{seed}: the run's pods take the rest along"
     every = {"429", "500", "drop-before", "drop-after", "conflict", "watch-closed", "gone"}
-    assert happened.keys() >= every or RUNS < 20, happened
+    assert happened.keys() >= every or RUNS < 100, happened
     if file := os.environ.get("GOLDPATH_FAULT_RESULTS"):
         write_json(
             file, {"runs": RUNS, "rate": RATE, "requests": asked, "faults": dict(sorted(happened.items()))}

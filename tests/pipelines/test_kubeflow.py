@@ -86,7 +86,7 @@ def test_steps_that_load_models_run_in_the_trainer_image(compiled):
     steps, _ = compiled
     of = {name: step["container"]["image"] for name, step in steps.items()}
     computing = {name.removeprefix("exec-") for name, image in of.items() if image == images.trainer()}
-    assert computing == {"import-model", "build-features", "evaluate"}
+    assert computing == {"import-model", "build-features", "evaluate", "probe"}
     assert set(of.values()) == {images.trainer(), images.launcher()}
 
 
