@@ -103,7 +103,7 @@ def test_the_defaults_of_the_form_are_in_the_images() -> None:
 
 
 ONLY_LISTED = """
-import sys, importlib, importlib.util, pkgutil, tempfile
+import os, sys, importlib, importlib.util, pkgutil, tempfile
 from importlib import metadata
 from importlib.machinery import PathFinder
 listed = set(sys.argv[1].split(","))
@@ -118,6 +118,12 @@ class Listed(PathFinder):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Listed
 assert "torch" in hidden and importlib.util.find_spec("torch") is None
+version = metadata.version
+def listed_version(name):
+    if normal(name) not in listed | {"goldpath", "pip"}:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+metadata.version = listed_version
 import goldpath.components, goldpath.cli, goldpath.pipelines
 for package in (goldpath.components, goldpath.cli, goldpath.pipelines):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
@@ -128,6 +134,22 @@ for client in sys.argv[2].split(","):
     importlib.import_module(client)
 from goldpath.training.datasets import kube_api
 kube_api.check()
+
+# Started as in a pod: they come as far as the cluster, which is not there.
+os.environ |= {"GOLDPATH_BACKEND": "kubernetes", "GOLDPATH_HOME": tempfile.mkdtemp(), "KUBECONFIG": "/nowhere",
+               "GOLDPATH_STORAGE": "memory://bucket/goldpath"}
+from goldpath.core.errors import GoldpathError
+from goldpath.training import finetune, search
+from goldpath.training.specs import SearchSpec, TrainSpec
+places = ("s3://bucket/frame", "f", "s3://bucket/base", "b")
+for start in (lambda: search.tune(*places, SearchSpec(), TrainSpec()),
+              lambda: finetune.fine_tune(*places, TrainSpec())):
+    try:
+        start()
+    except GoldpathError as error:
+        assert "/nowhere cannot be used" in str(error), error
+    else:
+        raise AssertionError("there is a cluster")
 print("ok")
 """
 
