@@ -30,6 +30,15 @@ _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`$&|;<>()\\{}*?!#]+")
 _IMAGE = images.REFERENCE
 
 
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_HIDDEN = re.compile(
+    r"(^|_)(SECRET|(?<!PAD_)(?<!EOS_)(?<!BOS_)TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)",
+    re.I,
+)
+"""Names of variables whose values are not for everybody."""
+_SECRET_KEY = re.compile(rf"{_OBJECT}/[-._A-Za-z0-9]+")
+
+
 class Machine(Spec):
     """Where a job of any kind runs."""
 
@@ -158,7 +167,10 @@ class TrainJobSpec(Machine):
     command: tuple[str, ...] = ()
     """Empty takes the runtime's, or the image's."""
     args: tuple[str, ...] = ()
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    env: dict[_Variable, str] = Field(default_factory=dict)
+    """Everybody who may read the job reads them."""
+    secrets: dict[_Variable, str] = Field(default_factory=dict)
+    """Variables whose values are keys of Secrets: `{"HF_TOKEN": "goldpath-storage/HF_TOKEN"}`."""
     processes: Annotated[int, Field(ge=1, le=1_024)] | None = None
     """Of each node; None: one a GPU, or as the runtime says."""
     gpu: str = "none"
@@ -206,6 +218,24 @@ class TrainJobSpec(Machine):
         if taken:
             raise ValueError(f"the Trainer sets {taken[0]} itself; leave it out")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _keys(cls, value: dict[str, str]) -> dict[str, str]:
+        if bad := [name for name, text in value.items() if not _SECRET_KEY.fullmatch(text)]:
+            raise ValueError(f"{bad[0]} needs SECRET/KEY, such as goldpath-storage/HF_TOKEN")
+        return value
+
+    @model_validator(mode="after")
+    def _hidden(self) -> Self:
+        if plain := [name for name, text in self.env.items() if text and _HIDDEN.search(name)]:
+            raise SpecError(  # without its value
+                f"env.{plain[0]} looks like a secret, and whoever may read the job would read it",
+                f'Put it into a Secret and name that: secrets: {{"{plain[0]}": "SECRET/KEY"}}.',
+            )
+        if both := sorted(self.env.keys() & self.secrets.keys()):
+            raise SpecError(f"{both[0]} is in env and in secrets", "Give it once.")
+        return self
 
 
 def _word(value: Any) -> Any:

@@ -69,6 +69,15 @@ def credentials(secret: str) -> list[Manifest]:
     return made
 
 
+def from_secrets(values: dict[str, str]) -> list[Manifest]:
+    """`env` from SECRET/KEY each, which must be there."""
+    parts = {name: value.split("/", 1) for name, value in values.items()}
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for name, (secret, key) in parts.items()
+    ]
+
+
 def _read(source: str) -> list[tuple[str, str]]:
     return list(environment.variables(source, jobs=True).items())
 

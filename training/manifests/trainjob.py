@@ -120,7 +120,7 @@ def generic(
         "numNodes": spec.nodes,
         "numProcPerNode": spec.processes,
         "resourcesPerNode": resources(spec),
-        "env": pods.variables(env),
+        "env": [*pods.variables(env), *pods.from_secrets(spec.secrets)],
     }
     patch: Manifest = {}
     containers: list[Manifest] = []
