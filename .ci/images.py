@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "deploy" / "images"
 CONTEXT = ROOT / "build" / "images"
 NAMES = ("launcher", "trainer")
-LISTS = ("launcher.txt", "lock.txt")
+LISTS = ("launcher.txt", "lock.txt", "models.txt")
 # A program that is there may still not work: Docker's needs a daemon.
 BUILDERS = {"docker": ["docker", "info"], "podman": ["podman", "info"], "buildah": ["buildah", "info"]}
 
@@ -40,7 +40,11 @@ def builder() -> tuple[str, list[str]]:
         if not shutil.which(name):
             reasons.append(f"no {name}")
             continue
-        done = subprocess.run(test, capture_output=True, check=False, timeout=60)
+        try:
+            done = subprocess.run(test, capture_output=True, check=False, timeout=60)
+        except subprocess.TimeoutExpired:
+            reasons.append(f"{name} does not answer")
+            continue
         if done.returncode == 0:
             return name, reasons
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
@@ -63,7 +67,9 @@ def stage() -> None:
 
 
 def revision() -> str:
-    """The commit, marked where the tree has changed since; empty outside a clone."""
+    """The commit, marked where the tree has changed since; empty outside a clone, or without git."""
+    if not shutil.which("git"):
+        return ""
     told = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()
@@ -100,9 +106,12 @@ def main() -> None:
         print(f"error: nothing here builds images: {'; '.join(reasons)}.", file=sys.stderr)
         print(f"Start Docker, install Podman or Buildah, or take {CONTEXT} to where one is.", file=sys.stderr)
         sys.exit(2)
-    for line in commands:
+    for name, line in zip(NAMES, commands, strict=True):
         print(shlex.join(line), flush=True)
-        subprocess.run(line, check=True)
+        if code := subprocess.run(line, check=False).returncode:
+            print(f"error: {program} did not build {name} (exit code {code}): see above.", file=sys.stderr)
+            print("Check --base and --with, and that pip reaches an index in the build.", file=sys.stderr)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def fine_tune(
         "base": base_digest,
         "spec": spec.work(),
         "code": code_digest(*_CODE),
-        "libraries": versions(*LIBRARIES),
+        "libraries": libraries(spec),
     }
 
     def build(slot: Path) -> TrainResult:
@@ -155,6 +155,19 @@ def fine_tune(
             "fine-tune", done.key
         )  # where it is reused too: whoever made it may have been killed here
     return done
+
+
+def libraries(spec: TrainSpec, *more: str) -> dict[str, str]:
+    """What decides how a training ends besides our code: versions of libraries, `more` of them for a search here.
+
+    A step on a cluster has none of them: there it is the image that the training's pods have them from.
+
+    Raises:
+        MachineError: one is not installed.
+    """
+    if settings.backend() == "kubernetes":
+        return {"image": spec.cluster.image}
+    return versions(*LIBRARIES, *more)
 
 
 def _on_cluster(

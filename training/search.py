@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from goldpath.core import settings
-from goldpath.core.digest import code_digest, versions
+from goldpath.core.digest import code_digest
 from goldpath.core.errors import MachineError, SpecError, StepError
 from goldpath.core.files import write_text
 from goldpath.core.progress import Bar, emit, progress
@@ -71,7 +71,7 @@ def tune(
         "search": search.model_dump(mode="json"),
         "train": template.work(),
         "code": code_digest("training", "core.hardware"),
-        "libraries": versions(*finetune.LIBRARIES, "optuna", "cmaes"),
+        "libraries": finetune.libraries(train, "optuna", "cmaes"),
     }
 
     def build(slot: Path) -> SearchResult:

