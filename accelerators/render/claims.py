@@ -137,6 +137,9 @@ def _object(kind: str, name: str, namespace: str, text: str, spec: dict[str, Any
 
 def _claim(request: GpuRequest, terms: tuple[Term, ...]) -> dict[str, Any]:
     """`ResourceClaimSpec`: which devices, which must match or differ, and NVIDIA's settings for them."""
+    if two_drivers(terms):
+        # Kubernetes 1.36 compares one device of each request, so that each device needs a request of its own.
+        terms = tuple(term.model_copy(update={"count": 1}) for term in terms for _ in range(term.count))
     names = ["gpu"] if len(terms) == 1 else [f"gpu-{index}" for index in range(len(terms))]
     devices: dict[str, Any] = {
         "requests": [
