@@ -46,7 +46,7 @@ class Answer:
 
 
 def passes(answer: Answer) -> bool:
-    """Whether a refusal ends by itself: a quota that is not counted yet, as after it, or what it counts, was installed."""
+    """Whether a refusal ends by itself: a quota, or a kind that it counts, is new, and nobody has counted yet."""
     return answer.status == 403 and "status unknown for quota" in answer.message
 
 
@@ -114,6 +114,27 @@ def _unknown(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str
 
 
 def _forbidden(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str]:
+    if told := _by_admission(doing, said):
+        return told
+    if "is being terminated" in said:
+        return f"cannot {doing}: its namespace is being deleted", "Choose another one: GOLDPATH_NAMESPACE."
+    who = re.search(
+        r'User "([^"]+)" cannot (\S+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?',
+        said,
+    )
+    if who is None:
+        return f"cannot {doing}: {said or 'forbidden'}", "Ask who runs the cluster for that permission."
+    user, verb, resource, group, namespace = who.groups()
+    where = f" -n {namespace}" if namespace else ""
+    named = f"{resource}.{group}" if group else resource
+    return (
+        f"cannot {doing}: {user} may not {verb} {named}{where and f' in {namespace}'}",
+        f"Grant it (deploy/ has the roles) and check: `kubectl auth can-i {verb} {named} --as {user}{where}`.",
+    )
+
+
+def _by_admission(doing: str, said: str) -> tuple[str, str] | None:
+    """What the server's own checks have against the object; None where it is permissions."""
     if quota := re.search(r"exceeded quota: ([^,]+), (.*)", said):
         return (
             f"cannot {doing}: the quota {quota[1]} is exceeded ({quota[2]})",
@@ -129,26 +150,12 @@ def _forbidden(answer: Answer, doing: str, said: str, host: str) -> tuple[str, s
             f"cannot {doing}: there is no service account {lacking[2]!r} in {lacking[1]}",
             f"Make it (`kubectl create serviceaccount {lacking[2]} -n {lacking[1]}`), or name another.",
         )
-    if "is being terminated" in said:
-        return f"cannot {doing}: its namespace is being deleted", "Choose another one: GOLDPATH_NAMESPACE."
     if policy := re.search(r'violates PodSecurity "([^"]+)":? ?(.*)', said):
         return (
             f"cannot {doing}: Pod Security {policy[1]!r} forbids it: {policy[2]}",
             "Remove the override that it names.",
         )
-    who = re.search(
-        r'User "([^"]+)" cannot (\S+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?',
-        said,
-    )
-    if who is None:
-        return f"cannot {doing}: {said or 'forbidden'}", "Ask who runs the cluster for that permission."
-    user, verb, resource, group, namespace = who.groups()
-    where = f" -n {namespace}" if namespace else ""
-    named = f"{resource}.{group}" if group else resource
-    return (
-        f"cannot {doing}: {user} may not {verb} {named}{where and f' in {namespace}'}",
-        f"Grant it (deploy/ has the roles) and check: `kubectl auth can-i {verb} {named} --as {user}{where}`.",
-    )
+    return None
 
 
 def _missing(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str]:
