@@ -39,8 +39,8 @@ def namespace_labels() -> dict[str, str]:
 def limits() -> tuple[Manifest, Manifest]:
     """The quota of `deploy/base` with what its overlays add, and the LimitRange."""
     quota, sizes = deployed("base/quota.yaml")
-    for overlay in ("device-plugin", "dra"):
-        (more,) = deployed(f"overlays/{overlay}/quota.yaml")
+    for file in ("overlays/device-plugin/quota", "overlays/dra/quota", "gpus/quota/slices"):
+        (more,) = deployed(f"{file}.yaml")
         quota["spec"]["hard"] |= more["spec"]["hard"]
     return quota, sizes
 
