@@ -65,8 +65,8 @@ wheel: $(RUNTIME)  ## Build the wheel, install it elsewhere, import all of it th
 bench: $(TOOLS)  ## Measure the golden path (a quarter of an hour) and write the figures into the README
 	$(BIN)/python benchmarks/bench_golden_path.py --readme $(ARGS)
 
-picture: $(TOOLS)  ## Take the pictures of the docs from the report of the latest run (ARGS=RUN for another; needs Chromium)
-	$(BIN)/python docs/images/take.py $(ARGS)
+picture: $(TOOLS)  ## Take the pictures of the docs (ARGS=RUN for another run's report than the latest; needs Chromium)
+	$(BIN)/python -m docs.images.take $(ARGS)
 
 images: $(RUNTIME)  ## Build the images `launcher` and `trainer` (ARGS=--print says how; see deploy/images/README.md)
 	$(BIN)/python .ci/images.py $(ARGS)

@@ -2,6 +2,7 @@
 
     make images
     make images ARGS='--prefix registry.example/goldpath --base docker.io/library/python:3.12-slim@sha256:...'
+    make images ARGS='--with deepspeed==0.19.8'     # in the trainer, for the sharding zero3
     make images ARGS=--print      # only say how
 
 An image is `PREFIX/NAME:VERSION`, the version being the package's, which the components ask for.
@@ -68,9 +69,11 @@ def revision() -> str:
     return done.stdout.strip()
 
 
-def command(program: str, name: str, prefix: str, base: str) -> list[str]:
-    """What builds one image."""
+def command(program: str, name: str, prefix: str, base: str, more: str = "") -> list[str]:
+    """What builds one image; `more` are further packages of the trainer."""
     arguments = {"VERSION": version(), "REVISION": revision(), **({"BASE": base} if base else {})}
+    if more and name == "trainer":
+        arguments["WITH"] = more
     given = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
     recipe, tag = str(CONTEXT / f"{name}.Dockerfile"), f"{prefix}/{name}:{version()}"
     return [program, "build", *given, "--file", recipe, "--tag", tag, str(CONTEXT)]
@@ -82,9 +85,12 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="only_print", help="only say how")
     parser.add_argument("--prefix", default="goldpath", help="registry and folder before the names")
     parser.add_argument("--base", default="", help="base image, best with its digest")
+    parser.add_argument(
+        "--with", default="", dest="more", help="packages for the trainer (deepspeed==0.19.8)"
+    )
     given = parser.parse_args()
     program, reasons = builder()
-    commands = [command(program or "docker", name, given.prefix, given.base) for name in NAMES]
+    commands = [command(program or "docker", name, given.prefix, given.base, given.more) for name in NAMES]
     if given.only_print or not program:
         print("\n".join(map(shlex.join, commands)))
     if given.only_print:

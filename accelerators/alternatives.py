@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from goldpath.accelerators import serving_memory
 from goldpath.accelerators.architecture import Architecture
-from goldpath.accelerators.fitting import estimate, serving_row, training_row
-from goldpath.accelerators.places import places
+from goldpath.accelerators.fitting import Row, nearest, serving_row, training_row
+from goldpath.accelerators.places import places, whole_gpus
 from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_shape import TrainingShape
 from goldpath.core.errors import SpecError
@@ -24,6 +23,9 @@ class Alternative(Result):
 
     change: str
     need: int
+    """Bytes on each device of the cheapest place that it fits, else of the one that lacks least."""
+    precision: str
+    """Training: what is computed in there."""
     request: str
     """The cheapest place for it; empty where it fits nowhere either."""
 
@@ -32,11 +34,13 @@ def for_training(
     architecture: Architecture, shape: TrainingShape, names: str | Iterable[str], margin: float
 ) -> tuple[Alternative, ...]:
     """Each change by itself, then the changes that keep the training as it is one upon the other, until it fits."""
-    single = _changes(shape)
-    rows = [
+    bf16 = any(place.bf16 for place in places(names, shape.gpus))
+    single = _changes(shape, bf16=bf16, more=bool(whole_gpus(names)))
+    made = [
         _alternative(architecture, shape.model_copy(update=values), words, names, margin)
         for words, values in single
     ]
+    rows = [row for row in made if row]
     if any(row.request for row in rows):
         return tuple(_without_more_gpus(rows))
     said: dict[frozenset[str], str] = {}
@@ -46,8 +50,9 @@ def for_training(
         values |= change
         if len(said) > 1:
             together = shape.model_copy(update=values)
-            rows.append(_alternative(architecture, together, " and ".join(said.values()), names, margin))
-            if rows[-1].request:
+            row = _alternative(architecture, together, " and ".join(said.values()), names, margin)
+            rows += [row] if row else []
+            if row and row.request:
                 break
     return tuple(rows)
 
@@ -61,33 +66,45 @@ def _without_more_gpus(rows: list[Alternative]) -> list[Alternative]:
     return kept
 
 
-def _changes(shape: TrainingShape) -> Changes:
+def _changes(shape: TrainingShape, *, bf16: bool, more: bool) -> Changes:
+    """What is not so already, and what the GPUs can compute; `more`: whether there are whole ones."""
     changes: Changes = []
+    if shape.method == "qlora" and not bf16:
+        changes.append(("method lora", {"method": "lora"}))
     if not shape.gradient_checkpointing:
         changes.append(("gradient checkpointing", {"gradient_checkpointing": True}))
     if shape.batch_size > 1:
         changes.append(("batch_size 1", {"batch_size": 1}))
     if shape.method == "full":
         changes.append(("method lora", {"method": "lora"}))
-    if shape.method != "qlora" and shape.precision == "bf16":
+    if shape.method != "qlora" and shape.precision == "bf16" and bf16:
         changes.append(("method qlora", {"method": "qlora"}))
     if shape.sequence_length >= 512:
         half = shape.sequence_length // 2
         changes.append((f"sequence_length {half}", {"sequence_length": half}))
-    more = [n for n in (2, 4, 8, 16, 32, 64) if n > shape.gpus]
-    changes += [(f"{n} {_SHARDED}", {"gpus": n, "sharding": "fsdp"}) for n in more[:4]]
+    counts = [n for n in (2, 4, 8, 16, 32, 64) if n > shape.gpus] if more else []
+    changes += [(f"{n} {_SHARDED}", {"gpus": n, "sharding": "fsdp"}) for n in counts[:4]]
     return changes
 
 
 def _alternative(
     architecture: Architecture, shape: TrainingShape, words: str, names: str | Iterable[str], margin: float
-) -> Alternative:
-    found = places(names, shape.gpus)
-    rows = (training_row(architecture, shape, place, margin) for place in found)
+) -> Alternative | None:
+    found = places(names if shape.gpus == 1 else whole_gpus(names), shape.gpus)
+    return _told(words, [training_row(architecture, shape, place, margin) for place in found])
+
+
+def _told(words: str, rows: list[Row]) -> Alternative | None:
+    """None where every GPU is refused whatever its memory: that is no way out."""
+    fitting = next((row for row in rows if row.fits), None)
+    row = fitting or nearest(rows)
+    if row.refused:
+        return None
     return Alternative(
         change=words,
-        need=estimate(architecture, shape).total,
-        request=next((row.request for row in rows if row.fits), ""),
+        need=row.need,
+        precision=row.precision,
+        request=fitting.request if fitting else "",
     )
 
 
@@ -111,17 +128,16 @@ def for_serving(
     changes += [
         (f"tensor parallel over {n} GPUs", {"tensor_parallel": n})
         for n in (2, 4, 8)
-        if n > shape.tensor_parallel
+        if n > shape.tensor_parallel and whole_gpus(names)
     ]
     rows = []
     for words, values in changes:
         other = shape.model_copy(update=values)
+        several = other.tensor_parallel > 1
+        found = places(whole_gpus(names) if several else names, other.tensor_parallel)
         try:
-            need = serving_memory.estimate(architecture, other).gpu_bytes
+            laid = [serving_row(architecture, other, place, margin) for place in found]
         except SpecError:  # heads that so many GPUs cannot share
             continue
-        found = places(names, other.tensor_parallel)
-        laid = (serving_row(architecture, other, place, margin) for place in found)
-        fit = (row.request for row in laid if row.fits)
-        rows.append(Alternative(change=words, need=need, request=next(fit, "")))
-    return tuple(rows)
+        rows.append(_told(words, laid))
+    return tuple(row for row in rows if row)

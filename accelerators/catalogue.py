@@ -3,8 +3,9 @@
 Where the facts come from: profiles, their fractions and how many fit from NVIDIA's MIG User Guide; SMs and the memory
 of an instance from `nvidia-smi mig -lgip` on such a GPU (the lowest figure that we found, since it differs a little
 from driver to driver); the memory of a whole GPU as `nvidia-smi` shows it; the rest from the data sheets. A GPU is
-among the `gpus` only where all of that is known. Those under `names_only` can be asked for, by the names in the MIG
-User Guide and in nvidia-mig-parted's default configuration, and are not planned for.
+among the `gpus` only where all of that is known of the whole GPU. Those under `names_only`, and profiles under
+`mig_names_only`, can be asked for, by the names in the MIG User Guide and in nvidia-mig-parted's default configuration,
+and are not planned for.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Gpu(Result):
     """Streaming multiprocessors."""
     sources: tuple[str, ...]
     mig: tuple[Profile, ...]
+    mig_names_only: tuple[str, ...] = ()
+    """Further profiles of which only the names are known, as `nvidia-smi` spells them."""
 
     @property
     def usable_bytes(self) -> int:
@@ -114,7 +117,9 @@ def gpus() -> tuple[Gpu, ...]:
 @functools.cache
 def profile_names() -> dict[str, tuple[str, ...]]:
     """Every GPU that has MIG with its profiles as `nvidia-smi` spells them; of which only names are known, last."""
-    measured = {gpu.name: tuple(profile.name for profile in gpu.mig) for gpu in gpus() if gpu.mig}
+    measured = {
+        gpu.name: (*(profile.name for profile in gpu.mig), *gpu.mig_names_only) for gpu in gpus() if gpu.mig
+    }
     return measured | {gpu.name: gpu.mig for gpu in _names_only() if gpu.mig}
 
 
@@ -147,9 +152,16 @@ def find(name: str) -> Gpu:
     if wanted in known:
         return known[wanted]
     inside = [gpu.name for gpu in gpus() if wanted and wanted in _plain(gpu.name)]
-    near = inside or [known[word].name for word in difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)]
+    near = inside or [known[word].name for word in difflib.get_close_matches(wanted, known, n=3, cutoff=0.55)]
     listed = ", ".join(dict.fromkeys(near)) if near else ", ".join(gpu.name for gpu in gpus())
-    raise SpecError(f"no GPU {name!r} in the catalogue", f"{'Near it' if near else 'It has'}: {listed}.")
+    remedy = f"{'Near it' if near else 'It has'}: {listed}."
+    for only in _names_only():
+        if wanted in {_plain(word) for word in (only.name, *only.products)}:
+            raise SpecError(
+                f"how much memory {only.name} has is not in the catalogue, so nothing can be planned for it",
+                f"It can be asked for all the same: whole:{only.name}. {remedy}",
+            )
+    raise SpecError(f"no GPU {name!r} in the catalogue", remedy)
 
 
 def profiles(gpu: str | Gpu) -> tuple[Profile, ...]:
@@ -175,6 +187,11 @@ def check_profile(gpu: str | Gpu, profile: str) -> Profile:
     if not found.mig:
         able = ", ".join(other.name for other in gpus() if other.mig)
         raise SpecError(f"{found.name} has no MIG", f"Ask for the whole GPU, or one that has MIG: {able}.")
+    if profile in (*found.mig_names_only, *(name.replace("+", ".") for name in found.mig_names_only)):
+        raise SpecError(
+            f"how much memory {profile} of {found.name} has is not in the catalogue, so nothing can be planned for it",
+            f"It can be asked for all the same: mig:{profile.replace('+', '.')}.",
+        )
     plain = ", ".join(one.name for one in profiles(found) if "+" not in one.name)
     elsewhere = [
         other.name for other in gpus() if any(profile in (p.name, p.resource_name) for p in other.mig)

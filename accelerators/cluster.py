@@ -142,8 +142,17 @@ def _service(request: GpuRequest, cluster: ClusterPaths, stock: Inventory) -> Se
         if supply.devices != 0:
             return Service(request=str(request), path=path, devices=supply.devices, note=_needs(made))
         reasons[path] = supply.lacking
-    told = "; ".join(f"{path}: {reason}" for path, reason in reasons.items())
-    return Service(request=str(request), note=told or "no node and no ResourceSlice has a GPU")
+    return Service(request=str(request), note=_each_once(reasons) or "no node and no ResourceSlice has a GPU")
+
+
+def _each_once(reasons: dict[Path, str]) -> str:
+    """Why no path serves it; paths with one reason stand together."""
+    alike: dict[str, list[str]] = {}
+    for path, reason in reasons.items():
+        alike.setdefault(reason, []).append(str(path))
+    if len(alike) == 1 < len(reasons):
+        return f"on every path: {next(iter(alike))}"
+    return "; ".join(f"{', '.join(paths)}: {reason}" for reason, paths in alike.items())
 
 
 def _needs(made: Placement) -> str:

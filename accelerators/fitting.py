@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from goldpath.accelerators import serving_memory, training_memory
 from goldpath.accelerators.architecture import Architecture
@@ -12,7 +13,7 @@ from goldpath.accelerators.serving_memory import Capacity, ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 from goldpath.core.spec import Result
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 class Row(Result):
@@ -21,7 +22,9 @@ class Row(Result):
     request: str
     gpus: tuple[str, ...]
     need: int
-    """Bytes on each device."""
+    """Bytes on each device, in `precision`."""
+    precision: str = ""
+    """Training: what matrices are multiplied in there; fp32 where the GPU has no bf16."""
     has: int
     """Bytes that a process can use there, the margin not taken off."""
     headroom: int
@@ -29,24 +32,32 @@ class Row(Result):
     fits: bool
     why: str
     """For a person: what it lacks and what takes most, or what is left."""
+    refused: bool = False
+    """Whether the GPU cannot compute it at all, whatever its memory; `why` says what it lacks."""
     capacity: Capacity | None = None
     """When serving."""
 
 
 def training_row(architecture: Architecture, shape: TrainingShape, place: Place, margin: float) -> Row:
     """Lay a training against a place; where its matrices know no bf16, in fp32."""
-    if not place.bf16 and shape.precision == "bf16":
-        if shape.method == "qlora":
-            return _row(
-                place,
-                estimate(architecture, shape).total,
-                margin,
-                "",
-                refused="it has no bf16, which qlora computes in",
-            )
-        shape = shape.model_copy(update={"precision": "fp32"})
-    needed = estimate(architecture, shape)
-    return _row(place, needed.total, margin, needed.largest, note="" if place.bf16 else " in fp32")
+    there = as_computed(shape, place)
+    needed = estimate(architecture, there)
+    refused = "it has no bf16, which qlora computes in" if shape.method == "qlora" and not place.bf16 else ""
+    note = " in fp32" if there.precision != shape.precision else ""
+    row = _row(place, needed.total, margin, needed.largest, note=note, refused=refused)
+    return row.model_copy(update={"precision": there.precision})
+
+
+def as_computed(shape: TrainingShape, place: Place) -> TrainingShape:
+    """The training as it runs there: in fp32 where the GPU's matrices know no bf16 (QLoRA computes in bf16 alone)."""
+    if place.bf16 or shape.precision != "bf16" or shape.method == "qlora":
+        return shape
+    return shape.model_copy(update={"precision": "fp32"})
+
+
+def nearest(rows: Sequence[Row]) -> Row:
+    """The row that lacks least; one that is refused whatever its memory only where all are."""
+    return max(rows, key=lambda row: (not row.refused, row.headroom))
 
 
 def serving_row(architecture: Architecture, shape: ServingShape, place: Place, margin: float) -> Row:
@@ -100,6 +111,8 @@ def _row(
         why = refused
     elif fits:
         why = note.strip()
+    elif need <= place.has:
+        why = f"fits{note} only without the margin of {gib(place.has - room)}"
     else:
         why = f"lacks {gib(need - room)}{note}; the largest part: {named(largest)}"
     return Row(
@@ -110,6 +123,7 @@ def _row(
         headroom=place.has - need,
         fits=fits,
         why=why,
+        refused=bool(refused),
         capacity=capacity,
     )
 
@@ -126,5 +140,5 @@ def named(component: str) -> str:
 
 
 def gib(size: int) -> str:
-    """Bytes for a person."""
-    return f"{size / GIB:,.1f} GiB"
+    """Bytes for a person; MiB where so little is missing that GiB would say 0.0."""
+    return f"{size / GIB:,.1f} GiB" if size == 0 or abs(size) >= GIB // 10 else f"{size / MIB:,.1f} MiB"

@@ -46,8 +46,9 @@ def places(names: str | Iterable[str] = ANY, count: int = 1) -> list[Place]:
     A MIG slice has no way to its neighbours (no NCCL over NVLink or PCIe), so several devices are whole GPUs.
 
     Args:
-        names: `any`, or names of the catalogue, in one string with commas or in several; `A30` is the GPU and all its
-            profiles, `A30:1g.6gb` that profile alone.
+        names: `any`, or GPUs in one string with commas or in several; `A30` is the GPU and all its profiles,
+            `A30:1g.6gb` that profile alone. `A100` is both A100 of the catalogue, as in the request `whole:A100`, and
+            requests themselves are read too: `whole:A100-80GB`, `mig:1g.10gb`.
         count: devices of one process group.
 
     Raises:
@@ -133,11 +134,53 @@ def _chosen(names: str | Iterable[str]) -> tuple[list[Gpu], list[tuple[Gpu, Prof
         raise SpecError("no GPU is given", "Give a name of the catalogue, or any.")
     if any(word.lower() == ANY for word in words):
         return list(gpus()), []
-    found = {gpu.name: gpu for gpu in (find(word) for word in words if ":" not in word)}
-    named = [word.partition(":") for word in words if ":" in word]
-    return list(found.values()), [
-        (find(gpu), check_profile(gpu, profile.strip())) for gpu, _, profile in named
-    ]
+    found: dict[str, Gpu] = {}
+    named: list[tuple[Gpu, Profile]] = []
+    for word in words:
+        before, colon, after = (part.strip() for part in word.partition(":"))
+        if not colon or before.lower() == "whole":
+            found |= {gpu.name: gpu for gpu in meant(after if colon else before)}
+        else:
+            named += _profiles(before, after)
+    return list(found.values()), named
+
+
+def whole_gpus(names: str | Iterable[str]) -> tuple[str, ...]:
+    """The GPUs among `names` that are not narrowed to a slice: what several devices can be made of.
+
+    Raises:
+        SpecError: as for `places`.
+    """
+    return tuple(gpu.name for gpu in _chosen(names)[0])
+
+
+def meant(name: str) -> tuple[Gpu, ...]:
+    """The GPUs of a name: one of the catalogue's, or all with these words in their product, as in `whole:A100`.
+
+    Raises:
+        SpecError: there is none; names those that are near.
+    """
+    try:
+        return (find(name),)
+    except SpecError:
+        able = tuple(gpu for gpu in gpus() if name and products.labels(name, known=gpu.labels))
+        if not able:
+            raise
+        return able
+
+
+def _profiles(gpu: str, profile: str) -> list[tuple[Gpu, Profile]]:
+    """`A30`, `1g.6gb`: that profile of that GPU; `mig`, `1g.6gb`: the profile of every GPU that has it."""
+    able = gpus() if gpu.lower() == "mig" else meant(gpu)
+    found = [(one, its) for one in able for its in one.mig if profile in (its.name, its.resource_name)]
+    if found:
+        return found
+    if gpu.lower() == "mig":
+        known = dict.fromkeys(its.name for one in gpus() for its in one.mig if "+" not in its.name)
+        raise SpecError(
+            f"no GPU of the catalogue has the profile {profile}", f"Profiles: {', '.join(known)}."
+        )
+    return [(one, check_profile(one, profile)) for one in able]
 
 
 def _slices(chosen: list[Gpu], named: list[tuple[Gpu, Profile]]) -> list[Place]:
@@ -150,7 +193,8 @@ def _slices(chosen: list[Gpu], named: list[tuple[Gpu, Profile]]) -> list[Place]:
 
 
 def _slice(name: str, rows: list[tuple[Gpu, Profile]]) -> Place:
-    all_of_it = max(profile.memory_slices for profile in rows[0][0].mig) == rows[0][1].memory_slices
+    gpu, profile = rows[0]
+    all_of_it = 2 * profile.memory_mib > gpu.memory_mib  # the next smaller one is a half
     return Place(
         request=f"mig:{name}",
         gpus=tuple(gpu.name for gpu, _ in rows),

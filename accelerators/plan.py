@@ -8,8 +8,16 @@ from typing import Literal
 from goldpath.accelerators import alternatives, machine, serving_memory, training_memory
 from goldpath.accelerators.alternatives import Alternative
 from goldpath.accelerators.architecture import Architecture
-from goldpath.accelerators.fitting import Row, gib, named, serving_row, training_row
-from goldpath.accelerators.places import ANY, places
+from goldpath.accelerators.fitting import (
+    Row,
+    as_computed,
+    gib,
+    named,
+    nearest,
+    serving_row,
+    training_row,
+)
+from goldpath.accelerators.places import ANY, meant, places
 from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 from goldpath.core.errors import SpecError
@@ -29,7 +37,9 @@ class Plan(Result):
     parameters: int
     trainable_parameters: int
     need: int
-    """Bytes on each device, for the precision that was asked for."""
+    """Bytes on each device, in `precision`."""
+    precision: str
+    """Training: what was asked for, or fp32 where no GPU of the plan has bf16. A row has its own."""
     components: dict[str, int]
     peak: str
     """Training: the moment at which it is needed."""
@@ -54,16 +64,30 @@ class Verdict(Result):
 
 
 def train(
-    architecture: Architecture, shape: TrainingShape, names: str | Iterable[str] = ANY, margin: float = MARGIN
+    architecture: Architecture,
+    shape: TrainingShape,
+    names: str | Iterable[str] = ANY,
+    margin: float = MARGIN,
+    *,
+    nodes: int = 1,
 ) -> Plan:
     """Lay a training against GPUs.
+
+    Args:
+        architecture: of the model.
+        shape: of the training; its `gpus` are those of all nodes.
+        names: what to lay it against (`places`).
+        margin: share of a GPU that stays free.
+        nodes: that have the GPUs, as many each; the rows' requests are those of a node.
 
     Raises:
         SpecError: an unknown GPU, a margin that is none, a sequence longer than the model's positions.
     """
     _check(architecture, shape.sequence_length, margin)
-    rows = [training_row(architecture, shape, place, margin) for place in places(names, shape.gpus)]
-    needed = training_memory.estimate(architecture, shape)
+    found = places(names, shape.gpus // nodes)
+    rows = [training_row(architecture, shape, place, margin) for place in found]
+    common = shape if any(place.bf16 for place in found) else as_computed(shape, found[0])
+    needed = training_memory.estimate(architecture, common)
     cheapest = next((row.request for row in rows if row.fits), "")
     helps = () if cheapest else alternatives.for_training(architecture, shape, names, margin)
     return Plan(
@@ -72,14 +96,15 @@ def train(
         parameters=architecture.parameters,
         trainable_parameters=needed.trainable_parameters,
         need=needed.total,
+        precision=common.precision,
         components=needed.components,
         peak=needed.peak,
         margin=margin,
         rows=tuple(rows),
         cheapest=cheapest,
-        verdict=_verdict(rows, cheapest, needed.total, margin),
+        verdict=_verdict(rows, cheapest, margin, shape.precision),
         alternatives=helps,
-        notes=needed.assumed,
+        notes=(*_several(names), *needed.assumed),
     )
 
 
@@ -102,14 +127,15 @@ def serve(
         parameters=architecture.parameters,
         trainable_parameters=0,
         need=needed.gpu_bytes,
+        precision="",
         components=needed.components,
         peak="",
         margin=margin,
         rows=tuple(rows),
         cheapest=cheapest,
-        verdict=_verdict(rows, cheapest, needed.gpu_bytes, margin),
+        verdict=_verdict(rows, cheapest, margin),
         alternatives=helps,
-        notes=needed.assumed,
+        notes=(*_several(names), *needed.assumed),
     )
 
 
@@ -130,9 +156,12 @@ def fits_here(
     here = found or machine.memory()
     need = needed.total * processes
     fits = need <= here.available * (1 - margin)
-    place = "its container allows" if here.limited else "this machine has free"
-    why = f"the training needs {gib(need)} and {place} {gib(here.available)}"
-    why += f"; {named(needed.largest)}: {gib(needed.components[needed.largest] * processes)}"
+    place = "its container" if here.limited else "this machine"
+    kept = f", of which {gib(int(here.available * margin))} is kept free" if margin else ""
+    why = f"the training needs {gib(need)} and {place} has {gib(here.available)} free{kept}"
+    why += (
+        f"; the largest part: {named(needed.largest)}, {gib(needed.components[needed.largest] * processes)}"
+    )
     return Verdict(fits=fits, need=need, has=here.available, limited=here.limited, why=why)
 
 
@@ -146,14 +175,31 @@ def _check(architecture: Architecture, tokens: int, margin: float) -> None:
         )
 
 
-def _verdict(rows: list[Row], cheapest: str, need: int, margin: float) -> str:
+def _several(names: str | Iterable[str]) -> list[str]:
+    """A note for each name that is more than one GPU of the catalogue."""
+    words = names.split(",") if isinstance(names, str) else list(names)
+    told = {word: [gpu.name for gpu in meant(word)] for word in (_bare(one) for one in words) if word}
+    return [f"{word} is {' and '.join(found)}" for word, found in told.items() if len(found) > 1]
+
+
+def _bare(word: str) -> str:
+    """The GPU's name in `A100`, `whole:A100` and `A100:1g.10gb`; empty where the word names none."""
+    before, _, after = (part.strip() for part in word.partition(":"))
+    name = after if before.lower() == "whole" else before
+    return "" if name.lower() in (ANY, "mig") else name
+
+
+def _verdict(rows: list[Row], cheapest: str, margin: float, precision: str = "") -> str:
+    """In one clause, with the figures of the very place that it speaks of."""
+    best = next((row for row in rows if row.request == cheapest), None) or nearest(rows)
+    other = f" in {best.precision}" if best.precision != precision else ""
     if cheapest:
-        best = next(row for row in rows if row.request == cheapest)
-        return f"fits: the cheapest of {len(rows)} is {cheapest}, with {gib(best.headroom)} of {gib(best.has)} left"
-    largest = max(rows, key=lambda row: row.headroom)
-    lacking = largest.need - int(largest.has * (1 - margin))
-    kept = f" (a margin of {margin:.0%} kept)" if margin else ""
-    where = f"the largest, {largest.request}," if len(rows) > 1 else largest.request
-    if lacking <= 0:
-        return f"fits nowhere: {largest.request}: {largest.why}"
-    return f"fits nowhere: it needs {gib(need)} a device, and {where} lacks {gib(lacking)}{kept}"
+        left = f"with {gib(best.headroom)} of {gib(best.has)} left"
+        return f"fits: the cheapest of {len(rows)} is {cheapest}{other}, {left}"
+    if best.refused:
+        return f"fits nowhere: {best.request}: {best.why}"
+    room = int(best.has * (1 - margin))
+    where = f"even {best.request}" if len(rows) > 1 else best.request
+    kept = f" and {gib(best.has - room)} is kept free ({margin:.0%})" if margin else ""
+    need = f"it needs {gib(best.need)}{other} a device{kept}"
+    return f"fits nowhere: {need}: {where} lacks {gib(best.need - room)}"

@@ -47,6 +47,12 @@ FORMS = (
     "dra:gpu.nvidia.com{memory>=40Gi}*2"
 )
 Interval = Literal["", "default", "short", "medium", "long"]
+_OPTIONS = {
+    "same": "mig:1g.10gb*2;same=parentUUID",
+    "share": "shared;share=team-a",
+    "interval": "shared;interval=long",
+}
+"""Each with an example."""
 _GLUED = re.compile(r"(?:me(?:\.all)?|gfx)(?=$|[.*: ])", re.IGNORECASE)
 
 
@@ -308,11 +314,13 @@ def _options(parts: list[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for part in parts:
         key, equals, value = (piece.strip() for piece in part.partition("="))
-        if key not in ("same", "share", "interval") or not equals or not value:
+        if key not in _OPTIONS:
             raise SpecError(
                 f"the option {part!r} is none of same=, share=, interval=",
-                "Examples: mig:1g.10gb*2;same=parentUUID or shared;share=team-a;interval=long.",
+                f"Examples: {_OPTIONS['same']} or {_OPTIONS['share']};interval=long.",
             )
+        if not equals or not value:
+            raise SpecError(f"nothing stands after {key}=", f"Example: {_OPTIONS[key]}.")
         if key == "same":
             given["same"] = (*given.get("same", ()), value)
             continue

@@ -136,5 +136,7 @@ def _show_gpus(told: ClusterReport) -> None:
         count = "" if one.path is None else "unknown" if one.devices is None else str(one.devices)
         served = one.path is not None
         note = f"needs {one.note}" if served and one.note else one.note
-        rows.append((one.request, one.path or "no", count, note))
+        first, *more = note.split("; ")  # a reason a line: together they are wider than any terminal
+        rows.append((one.request, one.path or "no", count, first))
+        rows += [("", "", "", reason) for reason in more]
     print_table(("REQUEST", "PATH", "DEVICES", "NOTE"), rows)

@@ -93,7 +93,8 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:  # `goldpath`, `goldpath runs`: what is there?
         click.echo(error.format_message())
     except click.UsageError as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        # click lists the choices of an argument that is missing one below the other.
+        click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
         sys.exit(EXIT_CODE)
     except GoldpathError as error:
         click.echo(f"error: {as_typed(error.line())}", err=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _WIDTH = 150
+_LONG = 20
+"""Rows, from which on a table pushes what stands above it off the screen."""
 _METHODS = ("lora", "full", "qlora")
 _SHARDINGS = ("none", "zero1", "zero2", "zero3", "fsdp", "fsdp-grad-op")
 _WEIGHTS = ("auto", "bf16", "fp16", "fp32", "fp8", "int8", "int4", "nf4", "mxfp4")
@@ -40,7 +42,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--gpu",
             default="any",
             show_default=True,
-            help="GPUs of the catalogue, with commas between, or any; A30:1g.6gb is one MIG profile.",
+            help="GPUs of the catalogue, with commas between, or any; A100 is both, A30:1g.6gb one MIG profile.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
@@ -99,7 +101,7 @@ def train(model: str, gpu: str, as_json: bool, margin: float, **given: Any) -> N
     checkpointing = ", gradient checkpointing" if shape.gradient_checkpointing else ""
     _print(
         made,
-        f"{shape.method}, {shape.batch_size} x {shape.sequence_length:,} tokens, {shape.precision}"
+        f"{shape.method}, {shape.batch_size} x {shape.sequence_length:,} tokens, {_precision(shape, made)}"
         f"{checkpointing}{devices}; {_count(made.trainable_parameters)} of {_count(made.parameters)} trained",
         _training_note(shape),
     )
@@ -142,6 +144,14 @@ def serve(model: str, gpu: str, as_json: bool, margin: float, tp: int, dtype: st
     )
 
 
+def _precision(shape: TrainingShape, made: Plan) -> str:
+    return (
+        shape.precision
+        if made.precision == shape.precision
+        else f"{made.precision} (no {shape.precision} there)"
+    )
+
+
 def _training_note(shape: TrainingShape) -> str:
     return (
         "" if shape.answer_share < 1 else "Every token counts as an answer's: fewer need less for the loss."
@@ -163,18 +173,28 @@ def _print(made: Plan, what: str, note: str) -> None:
     )
     at = f" at the {made.peak}" if made.peak else ""
     console.print(f"  Needs [bold]{_size(made.need)}[/]{at}: {parts}\n")
-    _print_rows(console, made)
     style = "green" if made.cheapest else "red"
-    console.print(f"\n  [{style}]{made.verdict[0].upper()}{made.verdict[1:]}.[/]")
-    if made.alternatives:
-        console.print("\n  What would help:")
-        width = max(len(one.change) for one in made.alternatives)
-        for one in made.alternatives:
-            where = f"fits {one.request}" if one.request else "fits nowhere either"
-            console.print(f"    {one.change:<{width}}  needs {_size(one.need):>9}: {where}")
+    verdict = f"  [{style}]{made.verdict[0].upper()}{made.verdict[1:]}.[/]"
+    if len(made.rows) > _LONG:  # the answer stands where `head` and a scrolling reader look, too
+        console.print(f"{verdict}\n")
+    _print_rows(console, made)
+    console.print(f"\n{verdict}")
+    _print_alternatives(console, made)
     for text in (*made.notes, note):
         if text:
             console.print(f"  Note: {text.rstrip('.')}.", style="dim")
+
+
+def _print_alternatives(console: Console, made: Plan) -> None:
+    if not made.alternatives:
+        return
+    console.print("\n  What would help:")
+    fallen = any(one.precision == "fp32" for one in made.alternatives)
+    needs = [_size(one.need) + (f" in {one.precision}" if fallen else "") for one in made.alternatives]
+    width, wide = max(len(one.change) for one in made.alternatives), max(9, *map(len, needs))
+    for one, need in zip(made.alternatives, needs, strict=True):
+        where = f"fits {one.request}" if one.request else "fits nowhere either"
+        console.print(f"    {one.change:<{width}}  needs {need:>{wide}}: {where}")
 
 
 def _print_rows(console: Console, made: Plan) -> None:

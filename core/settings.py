@@ -44,6 +44,12 @@ def backend() -> str:
     return chosen
 
 
+def model_account() -> str:
+    """`GOLDPATH_MODEL_ACCOUNT`: the service account whose Secrets read models for services and caches of a namespace;
+    empty leaves it to the namespace's default one."""
+    return os.environ.get("GOLDPATH_MODEL_ACCOUNT", "").strip()
+
+
 def run_id() -> str:
     """The run that this process works for; empty outside a run."""
     return os.environ.get("GOLDPATH_RUN", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -106,7 +107,7 @@ def _explain(cls: type[Spec], error: ValidationError, typed: Mapping[str, str]) 
         given = problem.get("input")
         shown = json.dumps(given, default=str)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _said(problem)
         if problem["type"] == "extra_forbidden":
             rows.append(f"{field} is not a field of {cls.__name__}")
         elif problem["type"] == "missing":
@@ -114,10 +115,48 @@ def _explain(cls: type[Spec], error: ValidationError, typed: Mapping[str, str]) 
         elif problem["type"] == "string_pattern_mismatch" and (allowed := _in_words(cls, first)):
             rows.append(f"{field} is {shown}: use {allowed}")
         elif problem["loc"]:
-            rows.append(f"{field} is {shown}: {message[0].lower()}{message[1:]}")
+            rows.append(f"{field} is {shown}: {message}")
         else:
             rows.append(message)
     return "; ".join(rows)
+
+
+_EXPECTED = {
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+    "literal_error": "{expected}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "too_short": "at least {min_length} entries",
+    "too_long": "at most {max_length} entries",
+}
+"""What is allowed, by pydantic's type of problem; the figures are in its `ctx`."""
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "an object",
+    "model": "an object",
+}
+_KIND = re.compile(rf"({'|'.join(_KINDS)})_(?:type|parsing|parsing_size|from_float|number)")
+"""One mistake has several types: `int_parsing`, `int_type`, `int_from_float`."""
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """A problem in plain words: pydantic's own speak of an `input`, which nobody typed."""
+    kind = str(problem["type"])
+    if allowed := _EXPECTED.get(kind):
+        return "use " + allowed.format_map({key: _whole(value) for key, value in problem["ctx"].items()})
+    if found := _KIND.fullmatch(kind):
+        return f"use {_KINDS[found[1]]}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:] if problem["loc"] else message
 
 
 def _in_words(cls: type[Spec], field: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from goldpath.core import marks, settings
+from goldpath.core import environment, marks, settings
 from goldpath.core.errors import (
     EXIT_CODE,
     GoldpathError,
@@ -73,6 +73,7 @@ class Step:
 def step(name: str) -> Iterator[Step]:
     """Run a component's body: a GoldpathError ends the process with its one line and exit code 2."""
     os.environ["GOLDPATH_STEP"] = name
+    environment.settle()
     running, run_dir = Step(name), settings.run_dir()
     try:
         if run_dir:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from goldpath.core.progress import progress
 from goldpath.core.settings import backend, state
 from goldpath.core.sources import explain
 
+_KEPT = re.compile(r"(?P<root>.+://.+)/store/(?P<build>[^/]+/[0-9a-f]{32}/[0-9a-f]{32})(/(?P<inside>.*))?")
 _SUMS = "SHA256SUMS"
 _BUILD = "build.json"
 
@@ -41,7 +43,9 @@ def storage() -> str:
     if not uri and backend() == "kubernetes":
         raise SpecError(
             "GOLDPATH_STORAGE is not set, and the pods of a cluster share no disk",
-            "Set it to a URI that every pod can read and write (s3://bucket/goldpath): deploy/base has its place.",
+            "Set it to a URI that every pod can read and write (s3://bucket/goldpath) in the ConfigMap "
+            "goldpath-settings; a pipeline of your own reads that where it calls "
+            "goldpath.pipelines.kubeflow.for_kubeflow(task).",
         )
     if uri and "://" not in uri:
         raise SpecError(
@@ -186,8 +190,15 @@ def bring(uri: str, folder: Path) -> None:
     (folder / _SUMS).unlink()
 
 
+def is_build(uri: str) -> bool:
+    """Whether it names finished work of a storage, or something inside it: whole, and never changed."""
+    return _KEPT.fullmatch(uri) is not None
+
+
 def here(uri: str) -> Path:
-    """A local copy of what lies at `uri` in the storage; brought once, for nothing there ever changes.
+    """A local copy of what lies at `uri` in a storage; brought once, for nothing there ever changes.
+
+    A training's pod has no GOLDPATH_STORAGE: the URI alone says where.
 
     Args:
         uri: a build's URI, or that of a folder or file inside it.
@@ -196,20 +207,20 @@ def here(uri: str) -> Path:
         InputError: `uri` is no build of the storage, or there is nothing.
         MachineError: no network; the disk is full.
     """
-    parts = uri.removeprefix(f"{storage()}/store/").split("/")
-    if not storage() or not uri.startswith(f"{storage()}/store/") or len(parts) < 3:
+    found = _KEPT.fullmatch(uri)
+    if found is None:
         raise InputError(
             f"{uri} is not on this machine",
             "Run the step where it can be read, or fetch it first (`warm_cache`).",
         )
-    build, inside = "/".join(parts[:3]), parts[3:]
+    build = found["build"]
     copy = state("brought") / build
     mark = copy.with_name(f"{copy.name}.whole")
     with locked(copy.with_name(f".{copy.name}.lock"), "storage"):
         if not mark.exists():
-            bring(f"{storage()}/store/{build}", copy)
+            bring(f"{found['root']}/store/{build}", copy)
             mark.touch()
-    return copy.joinpath(*inside)
+    return copy / (found["inside"] or "")
 
 
 def _open(uri: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from goldpath.components.register_model import register_model
 from goldpath.components.report import report
 from goldpath.components.tune import tune
 from goldpath.components.warm_cache import warm_cache
-from goldpath.pipelines.kubeflow import prepare
+from goldpath.pipelines.kubeflow import for_kubeflow
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune, judge, register and serve a language model.")
@@ -134,5 +134,5 @@ def finetune(
     with dsl.Else(name="rejected-by-the-gate"):
         short = report(**told)
         short.set_caching_options(False)
-    prepare(data, features, base, planned, search, training, judged, registration)
-    prepare(cached, live, probed, full, short)
+    for_kubeflow(data, features, base, planned, search, training, judged, registration)
+    for_kubeflow(cached, live, probed, full, short)

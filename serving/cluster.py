@@ -12,6 +12,7 @@ from goldpath.accelerators.architecture import Architecture
 from goldpath.accelerators.kv_cache import kv_cache
 from goldpath.accelerators.quantities import value
 from goldpath.accelerators.requests import GpuRequest
+from goldpath.core import settings
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import NAME_SAID, Spec, matching
 from goldpath.serving.cluster_parts import (
@@ -80,8 +81,8 @@ class ClusterServeSpec(Spec):
         str, matching(r"^([a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?)?$", "the name of a node group")
     ] = ""
     """Which copy of a cached model to use; empty: the first group of the cache."""
-    service_account: str = ""
-    """Whose secrets read the model."""
+    service_account: str = Field(default_factory=settings.model_account)
+    """Whose secrets read the model; GOLDPATH_MODEL_ACCOUNT names one for all."""
     ready_seconds: Annotated[int, Field(ge=60, le=86_400)] = 1_800
     """An engine that does not answer by then is started again; who waits for the service gives up."""
 

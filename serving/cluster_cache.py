@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from goldpath.accelerators.quantities import value
+from goldpath.core import settings
 from goldpath.core.errors import ModelError, SpecError
 from goldpath.core.spec import Spec, matching
 from goldpath.serving.cluster_parts import quantity, storage_uri
@@ -16,6 +17,11 @@ _MIB = 2**20
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"
 _NAME_SAID = "at most 50 lower-case letters, digits and dashes, with a letter or digit at both ends"
 _ACCESS = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
+
+
+def account(namespaced: bool, storage_key: str) -> str:
+    """The service account of a cache that names none: that of the pipelines' namespace, where it counts."""
+    return settings.model_account() if namespaced and not storage_key else ""
 
 
 class ClusterCacheSpec(Spec):
@@ -33,12 +39,15 @@ class ClusterCacheSpec(Spec):
     """LocalModelNodeGroups; the first is the one that a service takes which names none."""
     namespaced: bool = True
     """A LocalModelNamespaceCache for services of one namespace, else a LocalModelCache for all."""
-    service_account: str = ""
-    """Whose secrets read the model: in the cache's namespace, for a LocalModelCache in `kserve-localmodel-jobs`."""
     storage_key: str = ""
-    """Key of the secret `storage-config` there."""
+    """Key of the secret `storage-config` in the namespace of the account."""
     storage_parameters: dict[str, str] = Field(default_factory=dict)
     """What the storage needs besides: type, region, endpoint_url."""
+    service_account: str = Field(
+        default_factory=lambda given: account(given.get("namespaced", True), given.get("storage_key", ""))
+    )
+    """Whose secrets read the model: in the cache's namespace, for a LocalModelCache in `kserve-localmodel-jobs`.
+    GOLDPATH_MODEL_ACCOUNT names one for all caches of a namespace that have no `storage_key`."""
 
     @model_validator(mode="after")
     def _together(self) -> ClusterCacheSpec:

@@ -67,10 +67,11 @@ class KvReuse(Spec):
     remote_url: Annotated[
         str,
         matching(
-            r"^((lm|redis|rediss)://[A-Za-z0-9][^\s/]*:\d{1,5}/?)?$", "lm://host:port or redis://host:port"
+            r"^((lm|redis|rediss)://[A-Za-z0-9][^\s/@]*:\d{1,5}/?)?$",
+            "lm://host:port or redis://host:port, without a password: it would stand in a ConfigMap",
         ),
     ] = ""
-    """A cache that replicas share; for lmcache-in-process."""
+    """A cache that replicas share; for lmcache-in-process. A network policy says who may use it."""
     chunk_size: Annotated[int, Field(ge=16, le=65_536)] = CHUNK
     """Tokens: a prompt shorter than a chunk is never reused by LMCache."""
     eviction: Literal["lru", "arc"] = "lru"

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from goldpath.accelerators import requests
 from goldpath.accelerators.quantities import EXAMPLES, is_quantity
 from goldpath.core import images
+from goldpath.core.errors import SpecError
 from goldpath.core.spec import Spec, fields_for, matching
 
 TORCH_RUNTIME = "goldpath-torch"
@@ -26,7 +27,16 @@ _OBJECT = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _OBJECT_SAID = "lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"`$&|;<>()\\{}*?!#]+")
 """Without what a shell would read: Katib wraps a trial's command in one."""
-_IMAGE = r"[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?"
+_IMAGE = images.REFERENCE
+
+
+_Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_HIDDEN = re.compile(
+    r"(^|_)(SECRET|(?<!PAD_)(?<!EOS_)(?<!BOS_)TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)",
+    re.I,
+)
+"""Names of variables whose values are not for everybody."""
+_SECRET_KEY = re.compile(rf"{_OBJECT}/[-._A-Za-z0-9]+")
 
 
 class Machine(Spec):
@@ -65,9 +75,10 @@ class ClusterSpec(Machine):
     )
     """The trainer image."""
     storage: str = ""
-    """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it."""
+    """URI of a folder for checkpoints and models (`s3://bucket/goldpath`); each job has a folder of its own in it. Runs
+    keep their work in GOLDPATH_STORAGE instead."""
     claim: Annotated[str, matching(rf"^({_LABEL})?$", _LABEL_SAID)] = ""
-    """Name of a PersistentVolumeClaim for them instead. Several nodes need ReadWriteMany."""
+    """Name of a PersistentVolumeClaim for them instead; in a run, for checkpoints. Several nodes need ReadWriteMany."""
     secret: Annotated[str, matching(rf"^({_OBJECT})?$", _OBJECT_SAID)] = "goldpath-storage"  # noqa: S105
     """Name of a Secret with those of the keys AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
     AWS_ENDPOINT_URL, AWS_REGION and HF_TOKEN that the storage needs; it need not be there."""
@@ -89,6 +100,35 @@ class ClusterSpec(Machine):
             raise ValueError("storage and claim are both given; checkpoints go to one of them")
         return self
 
+    def require_shares(self, method: str, processes: int) -> None:
+        """Refuse a sharding that cannot be.
+
+        Raises:
+            SpecError: a method whose weights cannot be shared out, or nobody to share them with.
+        """
+        if self.sharding != "none" and method == "qlora":
+            raise SpecError(
+                f"cluster.sharding is {self.sharding}, and the 4-bit base of method qlora is not shared out",
+                "Use method lora or full, or cluster.sharding none.",
+            )
+        if self.sharding != "none" and processes * self.nodes == 1:
+            raise SpecError(
+                f"cluster.sharding is {self.sharding}, and one process holds everything",
+                "Raise processes (one a GPU) or cluster.nodes, or use cluster.sharding none.",
+            )
+
+    def require_run(self) -> None:
+        """Refuse what is for `goldpath render` alone.
+
+        Raises:
+            SpecError: a storage of its own.
+        """
+        if self.storage:
+            raise SpecError(
+                f"fine_tune.cluster.storage is {self.storage}, and a run keeps its work in GOLDPATH_STORAGE",
+                "Leave it out (`goldpath render` takes it); cluster.claim keeps checkpoints on a volume.",
+            )
+
     def out(self, name: str) -> str:
         """URI of the outputs of the job `name`; empty where neither storage nor claim is given."""
         folder = self.storage or (f"file://{MOUNT}" if self.claim else "")
@@ -109,8 +149,12 @@ class Uris(Spec):
     @classmethod
     def _uri(cls, value: str) -> str:
         if value and not _URI.fullmatch(value):
+            raise ValueError("give a URI (s3://, gs://, hf://) without spaces or characters of a shell")
+        if value.startswith("file:") and (
+            not value.startswith(f"file://{MOUNT}/") or ".." in value.split("/")
+        ):
             raise ValueError(
-                "give a URI (s3://, gs://, hf://, file://) without spaces or characters of a shell"
+                f"a pod cannot read this machine's disk: give s3://, gs:// or hf://, or file://{MOUNT}/... on the claim"
             )
         return value
 
@@ -123,7 +167,10 @@ class TrainJobSpec(Machine):
     command: tuple[str, ...] = ()
     """Empty takes the runtime's, or the image's."""
     args: tuple[str, ...] = ()
-    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(default_factory=dict)
+    env: dict[_Variable, str] = Field(default_factory=dict)
+    """Everybody who may read the job reads them."""
+    secrets: dict[_Variable, str] = Field(default_factory=dict)
+    """Variables whose values are keys of Secrets: `{"HF_TOKEN": "goldpath-storage/HF_TOKEN"}`."""
     processes: Annotated[int, Field(ge=1, le=1_024)] | None = None
     """Of each node; None: one a GPU, or as the runtime says."""
     gpu: str = "none"
@@ -171,6 +218,24 @@ class TrainJobSpec(Machine):
         if taken:
             raise ValueError(f"the Trainer sets {taken[0]} itself; leave it out")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _keys(cls, value: dict[str, str]) -> dict[str, str]:
+        if bad := [name for name, text in value.items() if not _SECRET_KEY.fullmatch(text)]:
+            raise ValueError(f"{bad[0]} needs SECRET/KEY, such as goldpath-storage/HF_TOKEN")
+        return value
+
+    @model_validator(mode="after")
+    def _hidden(self) -> Self:
+        if plain := [name for name, text in self.env.items() if text and _HIDDEN.search(name)]:
+            raise SpecError(  # without its value
+                f"env.{plain[0]} looks like a secret, and whoever may read the job would read it",
+                f'Put it into a Secret and name that: secrets: {{"{plain[0]}": "SECRET/KEY"}}.',
+            )
+        if both := sorted(self.env.keys() & self.secrets.keys()):
+            raise SpecError(f"{both[0]} is in env and in secrets", "Give it once.")
+        return self
 
 
 def _word(value: Any) -> Any:

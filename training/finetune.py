@@ -147,7 +147,14 @@ def fine_tune(
             here = local_path(str(frame)), local_path(str(base))
             return train_once(*here, spec, slot, on_metrics=_logging(tracker))
 
-    return reuse("fine-tune", inputs, TrainResult, build, keep_partial=True)
+    done = reuse("fine-tune", inputs, TrainResult, build, keep_partial=True)
+    if settings.backend() == "kubernetes":
+        from goldpath.training.backends import kubernetes
+
+        kubernetes.tidy(
+            "fine-tune", done.key
+        )  # where it is reused too: whoever made it may have been killed here
+    return done
 
 
 def _on_cluster(

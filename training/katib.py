@@ -1,4 +1,4 @@
-"""A trial's measures on their way to Katib: printed for its StdOut collector, or pushed to its DB manager.
+"""A trial's measures: printed for Katib's StdOut collector, or pushed to its DB manager; all of them in the storage.
 
 The message is small and its encoding by hand is shorter than generated code: Katib's own client asks for a protobuf
 that cannot live beside kfp's.
@@ -6,21 +6,38 @@ that cannot live beside kfp's.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
-from goldpath.core.errors import StepError
-from goldpath.training.launch import KATIB_VARIABLE
+from goldpath.core import storage
+from goldpath.core.errors import GoldpathError, SpecError, StepError
+from goldpath.training.launch import CURVES_VARIABLE, KATIB_VARIABLE
 
 MEASURES = {"eval_loss": "eval_loss", "eval_token_accuracy": "eval_token_accuracy", "train_loss": "loss"}
 """Name of a metric in a search to its column in a training's rows."""
 DB_MANAGER = "katib-db-manager.kubeflow:6789"
+"""Where Katib's own manifests put it."""
 _TRIAL = "KATIB_TRIAL_NAME"
 """Set by Katib's webhook in a trial's pods."""
 _METHOD = "/api.v1.beta1.DBManager/ReportObservationLog"
 _TIMEOUT_S, _TRIES = 10.0, 6
+
+
+def db_manager() -> str:
+    """`host:port` of Katib's DB manager: GOLDPATH_KATIB_DB, else where Katib's own manifests put it.
+
+    Raises:
+        SpecError: the setting is no such address.
+    """
+    given = os.environ.get(KATIB_VARIABLE, "").strip() or DB_MANAGER
+    if not re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?:[0-9]{1,5}", given):
+        raise SpecError(f"{KATIB_VARIABLE} is {given!r}", f"Give host:port, such as {DB_MANAGER}.")
+    return given
 
 
 class Reporter:
@@ -29,18 +46,21 @@ class Reporter:
     Args:
         trial: name of the trial.
         address: `host:port` of the DB manager; empty prints the measures only.
+        curves: URI of the folder for whole curves; empty keeps none.
         pause_s: before the second try at the end; doubled from then on.
     """
 
-    def __init__(self, trial: str, address: str = "", pause_s: float = 1.0) -> None:
-        self.trial, self.address, self.pause_s = trial, address, pause_s
+    def __init__(self, trial: str, address: str = "", curves: str = "", pause_s: float = 1.0) -> None:
+        self.trial, self.address, self.curves, self.pause_s = trial, address, curves, pause_s
         self._waiting: list[bytes] = []
+        self._rows: list[dict[str, float]] = []
 
     @classmethod
     def of_this_pod(cls) -> Reporter | None:
         """For the trial that this process belongs to; None outside a trial."""
         trial = os.environ.get(_TRIAL, "")
-        return cls(trial, os.environ.get(KATIB_VARIABLE, "")) if trial else None
+        address, curves = os.environ.get(KATIB_VARIABLE, ""), os.environ.get(CURVES_VARIABLE, "")
+        return cls(trial, address, curves) if trial else None
 
     def row(self, row: Mapping[str, float]) -> None:
         """Take a row. What cannot be delivered now is kept for the next time."""
@@ -51,6 +71,10 @@ class Reporter:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             self._waiting += [_log(now, name, repr(float(value))) for name, value in measures.items()]
             self._deliver()
+        self._rows.append({"step": row.get("step", 0), **measures})
+        if self.curves and "eval_loss" in measures:  # now: Katib may end the trial at any moment
+            with suppress(GoldpathError):  # a picture less
+                storage.write(json.dumps(self._rows).encode(), f"{self.curves}/{self.trial}.json")
 
     def close(self) -> None:
         """Deliver what is left.
@@ -85,6 +109,24 @@ class Reporter:
             return f"{error.code().name}: {error.details()}"
         self._waiting.clear()
         return ""
+
+
+def curve(folder: str, trial: str, measure: str) -> list[tuple[int, float]]:
+    """All that a trial has measured, as far as it could leave it in the storage.
+
+    Args:
+        folder: URI of the curves.
+        trial: its name.
+        measure: name of a metric in the search.
+
+    Returns:
+        Steps and values; a step that was measured twice counts once.
+    """
+    try:
+        rows = json.loads(storage.read(f"{folder}/{trial}.json") or b"[]")
+        return sorted({int(row["step"]): float(row[measure]) for row in rows if measure in row}.items())
+    except (GoldpathError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _log(at: str, name: str, value: str) -> bytes:

@@ -6,7 +6,10 @@ MODULE = "goldpath.training.worker"
 SPEC_VARIABLE = "GOLDPATH_TRAIN_SPEC"
 """Where a pod's environment holds its TrainSpec as JSON."""
 KATIB_VARIABLE = "GOLDPATH_KATIB_DB"
-"""Where a trial's process pushes its measures to (`host:port` of Katib's DB manager)."""
+"""`host:port` of Katib's DB manager: a step's setting, and where a trial's process pushes its measures to."""
+
+CURVES_VARIABLE = "GOLDPATH_TRIAL_CURVES"
+"""Where a trial's process leaves all of its measures (a URI); Katib's Trial holds the last alone."""
 
 
 def torchrun(*options: str) -> list[str]:
@@ -20,6 +23,7 @@ def arguments(
     frame: str,
     base: str,
     out: str,
+    folder: str = "",
     save_model: bool = True,
     chosen: dict[str, str] | None = None,
 ) -> list[str]:
@@ -30,6 +34,7 @@ def arguments(
         frame: URI of the folder with train.parquet and validation.parquet.
         base: URI of the base model's folder.
         out: URI of the folder of the outputs.
+        folder: where the outputs are made and checkpoints stay; empty: a scratch folder, and checkpoints go to `out`.
         save_model: False for figures only.
         chosen: fields of the TrainSpec that win over `spec`: a trial's parameters.
     """
@@ -38,6 +43,7 @@ def arguments(
         *("--frame", frame),
         *("--base", base),
         *("--out", out),
+        *(("--folder", folder) if folder else ()),
         *(() if save_model else ("--no-model",)),
         *(word for name, value in (chosen or {}).items() for word in ("--set", f"{name}={value}")),
     ]

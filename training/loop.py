@@ -142,19 +142,23 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 def score(
     head: Any, model: Any, sequences: Sequence[Packed], collate: Any, batch: int, autocast: bool = False
 ) -> dict[str, float]:
-    """Validation loss (nats a token) and token accuracy over `sequences`, shared among the processes."""
+    """Validation loss (nats a token) and token accuracy over `sequences`, shared among the processes.
+
+    All of them take the same number of passes, in which sharded weights are gathered together.
+    """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     was_training = model.training
     device = next(model.parameters()).device
     sums = torch.zeros(3, dtype=torch.float64)
     model.eval()
     try:
-        for at in range(rank * batch, len(sequences), world * batch):
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                found = head.sums(
-                    model, {k: v.to(device) for k, v in collate(sequences[at : at + batch]).items()}
-                )
-            sums += torch.tensor([float(found.nll), found.correct, found.tokens], dtype=torch.float64)
+        for begin in range(0, len(sequences), world * batch):
+            at = begin + rank * batch
+            mine = sequences[at : at + batch]
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                found = head.sums(model, {k: v.to(device) for k, v in collate(mine or sequences[:1]).items()})
+            if mine:
+                sums += torch.tensor([float(found.nll), found.correct, found.tokens], dtype=torch.float64)
     finally:
         model.train(was_training)
     if world > 1:
@@ -184,9 +188,8 @@ def train(job: Job) -> dict[str, Any]:
         _truncate(job, resumed)
     say("status", {"status": "training", "resumed_from": resumed})
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if job.leader and job.save_model:
-        say("status", {"status": "saving"})
-        save(job, trainer.model, tokenizer)
+    if job.save_model:
+        save(job, trainer, tokenizer)
     done = int(trainer.state.global_step)
     return {
         "steps": done,
@@ -223,6 +226,7 @@ def _trainer(
     job: Job, model: Any, tokenizer: Any, sequences: Sequences, collate: Any, recorder: Recorder
 ) -> AnswerTrainer:
     spec = job.spec
+    modeling.require_deepspeed()
     cuda = torch.cuda.is_available()
     autocast = modeling.precision(spec.precision) == "bf16" and (cuda or spec.method == "full")
     arguments = SFTConfig(
@@ -262,6 +266,7 @@ def _trainer(
         peft_config=modeling.lora(spec),
         callbacks=[recorder],
     )
+    modeling.require_shared(trainer)
     trainer.spec, trainer.train_dataset = spec, sequences
     recorder.trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.head = recorder.head = modeling.AnswerHead(trainer.model)
@@ -282,14 +287,21 @@ def _truncate(job: Job, step: int) -> None:
     write_text(job.metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def save(job: Job, model: Any, tokenizer: Any) -> None:
-    """Write `adapter/` (not for full fine-tuning) and `model/`: merged bf16 safetensors, tokenizer, configuration."""
-    adapter = job.out / "adapter"
-    if job.spec.method != "full":
-        model.save_pretrained(adapter)
+def save(job: Job, trainer: AnswerTrainer, tokenizer: Any) -> None:
+    """Write `adapter/` (not for full fine-tuning) and `model/`: merged bf16 safetensors, tokenizer, configuration.
+
+    The leader writes; sharded weights take all processes to gather.
+    """
+    method, adapter, folder = job.spec.method, job.out / "adapter", job.out / "model"
+    weights = modeling.gathered(trainer)
+    if not job.leader:
+        return
+    say("status", {"status": "saving"})
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if method != "full":
+        model.save_pretrained(adapter, state_dict=weights)
         (adapter / "README.md").unlink(missing_ok=True)
-    merged = modeling.merge(model, job.base, job.spec.method, adapter)
-    folder = job.out / "model"
+    merged = modeling.merge(model, weights, job.base, job.spec, adapter)
     merged.config.use_cache = True
     merged.save_pretrained(folder, safe_serialization=True)
     modeling.save_tokenizer(tokenizer, folder)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,15 +30,22 @@ def is_remote(uri: str) -> bool:
 class Mirror:
     """The folder `folder`, kept at `uri`.
 
+    Args:
+        uri: where the outputs go.
+        folder: where they are made.
+        lasting: whether the folder outlives the pod (a claim): checkpoints then stay there, and are not sent.
+
     Raises:
         MachineError: (all methods) the store cannot be reached, or refuses.
     """
 
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.uri, self.folder = uri.rstrip("/"), folder
+    def __init__(self, uri: str, folder: Path, lasting: bool = False) -> None:
+        self.uri, self.folder, self.lasting = uri.rstrip("/"), folder, lasting
 
     def pull(self) -> None:
         """Bring the newest whole checkpoint here, and the rows up to it."""
+        if self.lasting:
+            return
         with self._told():
             if steps := self._whole():
                 wanted = (f"checkpoints/checkpoint-{steps[-1]}/", "metrics.jsonl")
@@ -50,6 +58,8 @@ class Mirror:
 
     def keep(self, checkpoint: Path) -> None:
         """Send a checkpoint's files; in the process that marks it whole, the mark, and remove those that are old."""
+        if self.lasting:
+            return
         with self._told():
             at = f"checkpoints/{checkpoint.name}"
             if not (checkpoint / COMPLETE).is_file():
@@ -67,7 +77,10 @@ class Mirror:
         with self._told():
             for name in ("adapter", "model", "metrics.jsonl", "outcome.json"):
                 self._send(name)
-            storage.remove(f"{self.uri}/checkpoints")
+            if self.lasting:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                storage.remove(f"{self.uri}/checkpoints")
 
     def push(self, name: str) -> None:
         """Send one file."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from goldpath.core.errors import MachineError, ModelError, SpecError
+from goldpath.core.errors import MachineError, ModelError, SpecError, StepError
 from goldpath.core.hardware import has_bf16
 from goldpath.core.modelfiles import positions, read_config
 from goldpath.training.packing import IGNORED, require_template
@@ -55,6 +56,43 @@ def require_quantization() -> None:
         )
 
 
+def require_deepspeed() -> None:
+    """Refuse ZeRO-3 without DeepSpeed.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    import importlib.util
+
+    if _asked("DEEPSPEED") and importlib.util.find_spec("deepspeed") is None:
+        raise MachineError(
+            "sharding zero3 needs the package deepspeed",
+            "Use sharding fsdp, or an image that has it (deploy/images/README.md).",
+        )
+
+
+def require_shared(trainer: Any) -> None:
+    """Refuse a training that accelerate would not share out: it passes the setting over in silence.
+
+    Raises:
+        MachineError: no GPUs.
+    """
+    if (_asked("FSDP") or _asked("DEEPSPEED")) and not _shared(trainer):
+        raise MachineError(
+            "the training's sharding needs GPUs: accelerate shares out nothing among processors",
+            "Give each process a GPU, or use sharding none.",
+        )
+
+
+def _asked(what: str) -> bool:
+    """Whether `training.manifests.sharding` has said so in this environment."""
+    return os.environ.get(f"ACCELERATE_USE_{what}") == "true"
+
+
+def _shared(trainer: Any) -> bool:
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The model's fast tokenizer, with a chat template and a padding token.
 
@@ -86,8 +124,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 def load_model(folder: Path, spec: TrainSpec) -> Any:
     """The model, ready to be trained by `spec.method`.
 
-    A frozen base is held in the training precision. Full fine-tuning keeps fp32 weights and computes under autocast:
-    an update of 1e-5 of a weight is lost in bf16.
+    A frozen base is held in the training precision. Full fine-tuning keeps fp32 weights and computes under autocast.
 
     Raises:
         ModelError: transformers cannot load it.
@@ -96,8 +133,7 @@ def load_model(folder: Path, spec: TrainSpec) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    exact = spec.method == "full" or precision(spec.precision) == "fp32"
-    options: dict[str, Any] = {"dtype": torch.float32 if exact else torch.bfloat16}
+    options: dict[str, Any] = {"dtype": _dtype(spec)}
     if spec.method == "qlora":
         require_quantization()
         options["quantization_config"] = BitsAndBytesConfig(
@@ -142,20 +178,54 @@ def lora(spec: TrainSpec) -> Any:
     )
 
 
-def merge(trained: Any, base: Path, method: str, adapter: Path) -> Any:
-    """The adapter's updates added to the base weights, in bf16.
+def gathered(trainer: Any) -> dict[str, Any] | None:
+    """All weights of a sharded model, in memory and in the leader alone; None where each process has a whole copy."""
+    if _shared(trainer):
+        return dict(trainer.accelerator.get_state_dict(trainer.model_wrapped) or {})
+    return None
 
-    A 4-bit base is loaded again in full, since its weights are rounded.
+
+def merge(trained: Any, weights: dict[str, Any] | None, base: Path, spec: TrainSpec, adapter: Path) -> Any:
+    """The trained model with its adapter's updates added to the base weights, in bf16.
+
+    Args:
+        trained: the model after its training.
+        weights: what was `gathered` of it.
+        base: folder of the base model, which is loaded again where `trained` is in 4 bits (its weights are rounded)
+            or sharded.
+        spec: of the training.
+        adapter: folder of the saved adapter.
     """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    if method == "qlora":
-        whole = _load(AutoModelForCausalLM, base, dtype=torch.bfloat16)
-        trained = PeftModel.from_pretrained(whole, adapter)
-    merged = trained if method == "full" else trained.merge_and_unload(safe_merge=True)
+    unset_hf_deepspeed_config()  # else ZeRO-3 would share out what is loaded here, too
+    if spec.method == "qlora" or weights is not None:
+        dtype = torch.bfloat16 if spec.method == "qlora" else _dtype(spec)
+        whole = _load(AutoModelForCausalLM, base, dtype=dtype)
+        trained = (
+            _filled(whole, weights) if spec.method == "full" else PeftModel.from_pretrained(whole, adapter)
+        )
+    merged = trained if spec.method == "full" else trained.merge_and_unload(safe_merge=True)
     return merged.to(torch.bfloat16)
+
+
+def _filled(model: Any, weights: dict[str, Any] | None) -> Any:
+    """The model with other weights; those that are tied may be there once."""
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    if unknown or set(missing) - set(model.all_tied_weights_keys):
+        raise StepError(f"the sharded model has other weights than its base: {[*missing, *unknown][:3]}")
+    return model
+
+
+def _dtype(spec: TrainSpec) -> Any:
+    """In which the base's weights are held; full fine-tuning keeps fp32, for an update of 1e-5 is lost in bf16."""
+    import torch
+
+    exact = spec.method == "full" or precision(spec.precision) == "fp32"
+    return torch.float32 if exact else torch.bfloat16
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from goldpath.accelerators import machine, plan, training_memory
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.fitting import as_computed, nearest
 from goldpath.accelerators.places import Place, granted, places
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
+from goldpath.core.errors import SpecError
 from goldpath.core.hardware import cpu_has_bf16
+from goldpath.training.cluster import ClusterSpec
 from goldpath.training.results import PlannedPlace
 from goldpath.training.specs import TrainSpec
 
@@ -22,7 +25,9 @@ class Choice(NamedTuple):
     """None where it fits nowhere."""
     verdict: str
     room: int
-    """Bytes that it may use on the largest GPU."""
+    """Bytes that it may use on the GPU where it lacks least."""
+    precision: str
+    """What it computes in there."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class TrainingPlacement:
     """Share of a GPU that stays free."""
     machine_margin: float
     """Share of this machine's free memory that stays free."""
+    local: bool = False
+    """Whether it runs on this machine: only a cluster's nodes and processes share weights and optimizer state."""
 
     def instead(self, train: TrainSpec, at_once: int) -> TrainingPlacement:
         """Another training of the same model."""
@@ -43,7 +50,7 @@ class TrainingPlacement:
 
     def shape(self, device: str, precision: str = "") -> TrainingShape:
         """What the memory of one of its processes depends on."""
-        train = self.train
+        train, where = self.train, ClusterSpec() if self.local else self.train.cluster
         asked = train.precision if train.precision != "auto" else precision or "bf16"
         return TrainingShape.parse(
             {
@@ -56,7 +63,8 @@ class TrainingPlacement:
                 "lora_rank": train.lora_rank,
                 "precision": "bf16" if train.method == "qlora" else asked,
                 "device": device,
-                "gpus": train.processes if device == "cuda" else 1,  # each of them holds all of it
+                "gpus": train.processes * where.nodes if device == "cuda" else 1,
+                "sharding": where.sharding if device == "cuda" else "none",  # each process holds all of it
             }
         )
 
@@ -87,26 +95,39 @@ class TrainingPlacement:
         )
 
     def on_request(self, request: GpuRequest) -> PlannedPlace:
-        """Against what a request is sure to get; trials at once are jobs of their own."""
-        return self._on(granted(request) or Place(request=str(request), gpus=(), has=0, sms=0))
+        """Against what a request is sure to get; trials at once are jobs of their own.
+
+        Raises:
+            SpecError: it gives GPUs that cannot compute what the method does.
+        """
+        place = granted(request) or Place(request=str(request), gpus=(), has=0, sms=0)
+        if self.train.method == "qlora" and not place.bf16:
+            raise SpecError(
+                f"method qlora computes in bf16, and {request} gives {' or '.join(place.gpus)}, which has none",
+                "Use method lora, or a GPU that has it: all from the A30 and A100 on.",
+            )
+        return self._on(place)
 
     def choose(self, gpus: str) -> Choice:
         """The cheapest place that it fits on, among `gpus` of the catalogue."""
-        shape = self.shape("cuda")
-        made = plan.train(self.architecture, shape, gpus, self.margin)
-        found = {place.request: place for place in places(gpus, shape.gpus)}
-        room = max(int(place.has * (1 - self.margin)) for place in found.values())
+        train, shape = self.train, self._there().shape("cuda")
+        made = plan.train(self.architecture, shape, gpus, self.margin, nodes=train.cluster.nodes)
+        found = {place.request: place for place in places(gpus, train.processes)}
+        near = nearest(made.rows)
+        room = int(near.has * (1 - self.margin))
         if not made.cheapest:
-            return Choice(None, made.verdict, room)
+            return Choice(None, made.verdict, room, near.precision)
         smaller = made.rows[: [row.request for row in made.rows].index(made.cheapest)]
         place = self._on(found[made.cheapest])
         told = place.model_copy(update={"too_small": {row.request: row.why for row in smaller}})
-        return Choice(told, made.verdict, room)
+        return Choice(told, made.verdict, room, place.precision)
+
+    def _there(self) -> TrainingPlacement:
+        """The same on a cluster."""
+        return replace(self, local=False)
 
     def _on(self, given: Place) -> PlannedPlace:
-        shape = self.shape("cuda")
-        if not given.bf16 and shape.method != "qlora":
-            shape = shape.model_copy(update={"precision": "fp32"})
+        shape = as_computed(self._there().shape("cuda"), given)
         return _place(given.request, given.has, self.estimate(shape), self.margin, shape.precision)
 
 

@@ -115,7 +115,7 @@ def plan_resources(
     if isinstance(known, GoldpathError):
         return _unplanned(known, train, spec, found, local=local)
     largest, at_once = _largest(train, searched)
-    placement = TrainingPlacement(known, largest, at_once, spec.margin, spec.machine_margin)
+    placement = TrainingPlacement(known, largest, at_once, spec.margin, spec.machine_margin, local)
     chosen = placement.choose(spec.gpus)
     here = placement.on_gpu(found) if found else placement.on_cpu() if local else None
     asked = requests.parse(spec.gpu)
@@ -145,14 +145,14 @@ def plan_resources(
     if where is None:
         why, room = f"the training {chosen.verdict}", chosen.room
     else:
-        why, room = _lacking(where, free=local), int(where.has * (1 - where.margin))
+        why, room = _lacking(where, largest, free=local), int(where.has * (1 - where.margin))
     device = "cpu" if local and not found else "cuda"
     helps = way_out(
         placement,
         searched,
         int(room * _ADVISED),
         device=device,
-        precision=where.precision if where else "bf16",
+        precision=where.precision if where else chosen.precision,
     )
     if on_asked and chosen.place:
         helps = f"Use gpu={chosen.place.place}, or gpu=auto, which chooses it; or: {helps}"
@@ -185,6 +185,8 @@ def _told(train: TrainSpec, at_once: int) -> dict[str, Any]:
     told: dict[str, Any] = {name: getattr(train, name) for name in fields}
     if train.method != "full":
         told["lora_rank"] = train.lora_rank
+    if (where := train.cluster).nodes > 1 or where.sharding != "none":
+        told |= {"nodes": where.nodes, "sharding": where.sharding}
     return told | ({"parallel_trials": at_once} if at_once > 1 else {})
 
 
@@ -250,11 +252,13 @@ def _resolved(
     return "whole" if train.processes == 1 else f"whole*{train.processes}"
 
 
-def _lacking(where: PlannedPlace, *, free: bool) -> str:
+def _lacking(where: PlannedPlace, train: TrainSpec, *, free: bool) -> str:
     largest = max(where.components, key=lambda name: where.components[name])
     room = int(where.has * (1 - where.margin))
+    in_fp32 = " in fp32" if where.precision == "fp32" != train.precision else ""
+    has = f"{gib(where.has)}{' free' if free else ''}"
     return (
-        f"the training needs {gib(where.need)} and {where.place} has {gib(where.has)}{' free' if free else ''}, "
+        f"the training needs {gib(where.need)}{in_fp32} and {where.place} has {has}, "
         f"of which {gib(room)} may be used (margin {where.margin:.0%}); "
         f"the largest part: {named(largest)}, {gib(where.components[largest])}"
     )

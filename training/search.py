@@ -78,7 +78,7 @@ def tune(
         if search.max_trials and settings.backend() == "kubernetes":
             from goldpath.training.backends import kubernetes
 
-            return kubernetes.search(finetune.uri(frame), finetune.uri(base), search, train)
+            return kubernetes.search(finetune.uri(frame), finetune.uri(base), search, train, slot.name)
         if not search.max_trials:
             return result(search, train, [])
         here = local_path(str(frame)), local_path(str(base))
@@ -315,7 +315,7 @@ class _Run:
             if isinstance(error, SpecError) and not self._begun():
                 raise  # not about this trial's values: no trial would fare better
             if not (self.pruned or self.diverged):
-                return error.message
+                return error.line()
         finally:
             shutil.rmtree(out, ignore_errors=True)
         if self.diverged:

@@ -109,6 +109,11 @@ class TrainSpec(Hyperparameters):
     def _canonical(cls, value: str) -> str:
         return str(requests.parse(value))
 
+    @model_validator(mode="after")
+    def _check_sharding(self) -> Self:
+        self.cluster.require_shares(self.method, self.processes)
+        return self
+
     def work(self) -> dict[str, Any]:
         """What decides the result, as JSON: all fields but the place where it runs, and how many nodes share it."""
         shared = {"nodes": self.cluster.nodes} if self.cluster.nodes > 1 else {}
@@ -136,13 +141,15 @@ class TrainSpec(Hyperparameters):
             gpu: what plan_resources chose.
 
         Raises:
-            SpecError: a field is wrong.
+            SpecError: a field is wrong, or for `goldpath render` alone.
         """
         asked: dict[str, Any] = {"method": method, "seed": seed, "gpu": gpu}
         if max_steps is not None:
             asked["max_steps"] = max_steps
         fields = {**fields_for("fine_tune", overrides), **(hyperparameters or {})}
-        return cls.parse(asked, fields, "fine_tune")
+        made = cls.parse(asked, fields, "fine_tune")
+        made.cluster.require_run()
+        return made
 
 
 class SearchParameter(Spec):

@@ -25,33 +25,75 @@ def way_out(
         precision: what it computes in there where the training leaves that open.
     """
     train = placement.train
-    for told, other, trials in _changes(placement, searched, cuda=device == "cuda"):
-        if (need := placement.instead(other, trials).need(device, precision)) <= room:
-            return f"{told}: that needs {gib(need)}."
-    least = train.model_copy(update={"batch_size": 1, "gradient_checkpointing": True})
-    where = "overrides.fine_tune" + (" (and parallel_trials of tune to 1)" if placement.at_once > 1 else "")
-    for length in [train.sequence_length, *_halves(train.sequence_length, _SHORTEST)]:
-        need = placement.instead(least.model_copy(update={"sequence_length": length}), 1).need(
-            device, precision
-        )
-        if need <= room:
+    computed = " in fp32" if precision == "fp32" != train.precision else ""
+
+    def need(other: TrainSpec, trials: int) -> int:
+        return placement.instead(other, trials).need(device, precision)
+
+    cuda_bf16 = device == "cuda" and "fp32" not in (train.precision, precision)
+    for told, other, trials in _changes(placement, searched, qlora=cuda_bf16):
+        if (needed := need(other, trials)) <= room:
+            return f"{told}: that needs {gib(needed)}{computed}."
+    for least in _least(train):
+        if (needed := need(least, 1)) <= room:
+            *first, last = _differences(placement, searched, least)
             return (
-                f"Set in {where} batch_size to 1, gradient_checkpointing to true and sequence_length to {length}: "
-                f"that needs {gib(need)}."
+                f"Set {', '.join(first)}{' and ' if first else ''}{last}: that needs {gib(needed)}{computed}."
             )
-    return f"Choose a smaller model: even one short chat with gradient_checkpointing needs {gib(need)}."
+    return (
+        "Choose a smaller model: even one short chat with gradient_checkpointing "
+        f"needs {gib(needed)}{computed}."
+    )
 
 
-def _changes(placement: TrainingPlacement, searched: SearchSpec, *, cuda: bool) -> list[Change]:
-    """Single changes: first those that are only slower, then those that train something else.
+def _least(train: TrainSpec) -> list[TrainSpec]:
+    """The training with one chat at a time and checkpointing: shorter and shorter, then with adapters alone."""
+    lengths = [train.sequence_length, *_halves(train.sequence_length, _SHORTEST)]
+    methods = ["full", "lora"] if train.method == "full" else [train.method]
+    return [
+        train.model_copy(
+            update={
+                "batch_size": 1,
+                "gradient_checkpointing": True,
+                "sequence_length": length,
+                "method": method,
+            }
+        )
+        for method in methods
+        for length in lengths
+    ]
+
+
+def _differences(placement: TrainingPlacement, searched: SearchSpec, least: TrainSpec) -> list[str]:
+    """The fields that are not so already, as they are typed."""
+    train, fields = placement.train, "overrides.fine_tune"
+    told = ["overrides.tune.parallel_trials to 1"] if placement.at_once > 1 else []
+    if train.batch_size > 1:
+        limited = "batch_size in overrides.tune.parameters" if _batch_varies(searched) else ""
+        told.append(f"{limited or f'{fields}.batch_size'} to 1")
+    if not train.gradient_checkpointing:
+        told.append(f"{fields}.gradient_checkpointing to true")
+    if least.sequence_length != train.sequence_length:
+        told.append(f"{fields}.sequence_length to {least.sequence_length}")
+    return told + (["method to lora"] if least.method != train.method else [])
+
+
+def _batch_varies(searched: SearchSpec) -> bool:
+    return bool(searched.max_trials) and any(one.name == "batch_size" for one in searched.parameters)
+
+
+def _changes(placement: TrainingPlacement, searched: SearchSpec, *, qlora: bool) -> list[Change]:
+    """Single changes of what is not so already: first those that are only slower, then those that train less.
 
     A sequence is cut to a quarter at most: what is left of longer chats would teach little.
     """
     train, at_once = placement.train, placement.at_once
-    varied = {one.name for one in searched.parameters} if searched.max_trials else set()
-    batch = "Limit batch_size in overrides.tune.parameters" if "batch_size" in varied else ""
-    batch = batch or "Set overrides.fine_tune.batch_size"
+    varied = _batch_varies(searched)
+    batch = (
+        "Limit batch_size in overrides.tune.parameters" if varied else "Set overrides.fine_tune.batch_size"
+    )
     length = "Set overrides.fine_tune.sequence_length"
+    fields = "Set in overrides.fine_tune processes"
 
     def other(**values: object) -> TrainSpec:
         return train.model_copy(update=values)
@@ -65,9 +107,16 @@ def _changes(placement: TrainingPlacement, searched: SearchSpec, *, cuda: bool) 
         (f"{length} to {n}", other(sequence_length=n), at_once)
         for n in _halves(train.sequence_length, _SHORTEST)[:2]
     ]
+    if not placement.local and train.method != "qlora" and train.cluster.sharding == "none":
+        shared = train.cluster.model_copy(update={"sharding": "fsdp"})
+        changes += [
+            (f"{fields} to {n} and cluster.sharding to fsdp", other(processes=n, cluster=shared), at_once)
+            for n in (2, 4, 8)
+            if n > train.processes
+        ]
     if train.method == "full":
         changes.append(("Set method to lora", other(method="lora"), at_once))
-    if cuda and train.method != "qlora" and train.precision != "fp32":
+    if qlora and train.method != "qlora" and train.cluster.sharding == "none":
         changes.append(("Set method to qlora", other(method="qlora"), at_once))
     return changes
 

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from goldpath.core import environment, storage
 from goldpath.core.errors import EXIT_CODE, GoldpathError, MachineError, SpecError, StepError, from_os_error
 from goldpath.core.files import read_json, write_json
 from goldpath.core.process import die_with_parent
@@ -41,12 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Train; the exit code is 0, or 2 with the reason in `outcome.json`."""
     asked = _parser().parse_args(arguments)
     os.environ.update(QUIET)
+    environment.settle()
     die_with_parent()
     if os.environ.get("WORLD_SIZE", "1") == "1":
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             os.environ.pop(name, None)  # one process needs no process group, and no wrapper around its model
     with tempfile.TemporaryDirectory(prefix="goldpath-") as scratch:
-        mirror = Mirror(asked.out, Path(scratch) / "out") if is_remote(asked.out) else None
+        mirror = _mirror(asked, Path(scratch)) if is_remote(asked.out) else None
         out = mirror.folder if mirror else local_path(asked.out)
         try:
             _work(asked, Path(scratch), out, mirror)
@@ -84,6 +86,12 @@ def _work(asked: argparse.Namespace, scratch: Path, out: Path, mirror: Mirror | 
             mirror.finish()
 
 
+def _mirror(asked: argparse.Namespace, scratch: Path) -> Mirror:
+    if asked.folder:
+        return Mirror(asked.out, Path(asked.folder), lasting=True)
+    return Mirror(asked.out, scratch / "out")
+
+
 def _values(uri: str) -> Any:
     """The TrainSpec's fields, from a file or from a variable of the environment (`env:NAME`)."""
     if not uri.startswith("env:"):
@@ -113,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", required=True, help="folder or URI of the base model")
     parser.add_argument("--out", required=True, help="folder or URI for checkpoints, metrics and the model")
+    parser.add_argument(
+        "--folder", default="", help="where checkpoints stay that are not to go to the URI --out"
+    )
     parser.add_argument("--no-model", action="store_true", help="figures only: no checkpoints, no model")
     return parser
 
@@ -120,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
 def _local(uri: str, scratch: Path) -> Path:
     if "://" not in uri or uri.startswith("file://"):
         return local_path(uri)
+    if storage.is_build(uri):
+        return local_path(uri)  # whole, checked, and once for all processes of a node
     from goldpath.core.fetch import fetch
 
     os.environ.pop("HF_HUB_OFFLINE", None)  # this one input may lie on the hub

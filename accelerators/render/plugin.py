@@ -76,7 +76,7 @@ def _missing(term: Term, path: Path, cluster: ClusterPaths) -> str:
         return f"no node offers {name}"
     if (term.product or path is Path.MIG_SINGLE) and not _labels(term, path, cluster):
         wanted = term.product or f"GPUs cut into {term.profile}"
-        known = f"; they are {', '.join(cluster.products)}" if cluster.products else ""
+        known = f", they are {', '.join(cluster.products)}" if cluster.products else ""
         return f"no node label {products.PRODUCT_LABEL} says {wanted}{known}"
     return ""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from goldpath.core import environment
 from goldpath.core.checks import needs
 from goldpath.core.checks.api import Answer, Api, Object
 from goldpath.core.checks.apis import served
+from goldpath.core.checks.katib import katib
 from goldpath.core.checks.permissions import YOU, Who, permissions
 from goldpath.core.checks.results import Check, State
 from goldpath.core.errors import MachineError
 
-POD_SECURITY = "pod-security.kubernetes.io/enforce"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for an object without its content."""
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PART_OF = "app.kubernetes.io/part-of"
 RUN = "goldpath.io/run"
@@ -45,6 +48,8 @@ def look(api: Api, namespace: str, who: Who = YOU) -> list[Check]:
         version,
         *apis.checks,
         *namespaces(api, namespace, who.name if who.user else needs.SERVICE_ACCOUNT),
+        *settings(api, namespace),
+        *katib(api, namespace, apis.there),
         *permissions(api, namespace, apis.there, apis.needed, who),
         *([runtimes(api, namespace, *_TRAINING)] if needs.TRAINER in apis.needed else []),
         runtimes(api, namespace, *_SERVING, f"kubectl apply -n {namespace} -k deploy/serving"),
@@ -73,18 +78,60 @@ def namespaces(api: Api, namespace: str, account: str) -> list[Check]:
     """The namespace, what Pod Security it enforces, and the service account in it."""
     place = f"/api/v1/namespaces/{namespace}"
     answer = api.ask(place)
-    found = _single(f"namespace {namespace}", answer, needs.APPLY, required=True)
+    found = _single(f"namespace {namespace}", answer, needs.apply(namespace), required=True)
     if found.state is not State.OK:
         return [found]
-    level = answer.body["metadata"].get("labels", {}).get(POD_SECURITY, "")
+    level = answer.body["metadata"].get("labels", {}).get(needs.POD_SECURITY, "")
     label = Check(
         name=f"Pod Security of {namespace}",
         state=State.OK if level else State.MISSING,
         note=f"enforces {level}" if level else "enforces nothing",
-        remedy="" if level else f"kubectl label namespace {namespace} {POD_SECURITY}=restricted",
+        remedy="" if level else f"kubectl label namespace {namespace} {needs.POD_SECURITY}=restricted",
     )
     holder = api.ask(f"{place}/serviceaccounts/{account}")
-    return [found, label, _single(f"service account {account}", holder, needs.APPLY, required=True)]
+    return [
+        found,
+        label,
+        _single(f"service account {account}", holder, needs.apply(namespace), required=True),
+    ]
+
+
+def settings(api: Api, namespace: str) -> list[Check]:
+    """Where steps leave work for each other, and whether there are credentials for it."""
+    name = f"{needs.STORAGE} in ConfigMap {environment.SETTINGS}"
+    answer = api.ask(f"/api/v1/namespaces/{namespace}/configmaps/{environment.SETTINGS}")
+    place = f"-n {namespace} {environment.SETTINGS}"
+    make = f"kubectl create configmap {place} --from-literal={needs.STORAGE}=s3://BUCKET/goldpath"
+    found = _single(name, answer, make, required=True)
+    if found.state is State.OK:
+        uri = (answer.body.get("data") or {}).get(needs.STORAGE, "").strip()
+        good = "://" in uri and not uri.startswith("file:")
+        bad = f"{uri} is no place that every pod reaches" if uri else "not set, and pods share no disk"
+        found = Check(
+            name=name,
+            state=State.OK if good else State.MISSING,
+            required=True,
+            note=uri if good else bad,
+            remedy="" if good else f"kubectl edit configmap {place}: set it to s3://BUCKET/goldpath",
+        )
+    return [found, _credentials(api, namespace)]
+
+
+def _credentials(api: Api, namespace: str) -> Check:
+    """Whether the Secret is there; its content is not asked for."""
+    name = f"Secret {environment.STORAGE}"
+    path = f"/api/v1/namespaces/{namespace}/secrets/{environment.STORAGE}"
+    answer = api.ask(path, headers={"Accept": METADATA})
+    if answer.ok:
+        return Check(name=name, state=State.OK)
+    if answer.status == 404:
+        note = "not there: steps reach the storage without credentials"
+        remedy = (
+            f"kubectl create secret generic -n {namespace} {environment.STORAGE} --from-literal=AWS_ACCESS_KEY_ID=... "
+            "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the nodes' or pods' identity opens the storage"
+        )
+        return Check(name=name, state=State.MISSING, note=note, remedy=remedy)
+    return Check(name=name, state=State.UNKNOWN, note=f"{answer.said()}: who may read Secrets can tell")
 
 
 def _single(name: str, answer: Answer, remedy: str, required: bool) -> Check:

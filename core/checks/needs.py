@@ -11,14 +11,30 @@ from typing import NamedTuple
 NAMESPACE = "goldpath"
 SERVICE_ACCOUNT = "goldpath-pipeline"
 """The names that `deploy/base` has."""
-APPLY = "kubectl apply -k deploy/overlays/device-plugin (or .../dra)"
-"""What brings the namespace, the service account and its permissions."""
+STORAGE = "GOLDPATH_STORAGE"
+"""The key in the ConfigMap of settings that no step can do without."""
+KATIB_NAMESPACE = "kubeflow"
+KATIB_CONFIG = "katib-config"
+"""The ConfigMap with Katib's configuration, there."""
+
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
+"""The label of a namespace that says which pods it takes."""
 
 READ = ("get", "list", "watch")
 SHARED = (*READ, "create", "delete")
 """What is made, watched and removed, never changed."""
 OWN = KEEP = (*SHARED, "update")
 """What belongs to one step, whose retry adopts it and becomes its owner; what outlives a run and changes in place."""
+
+
+def apply(namespace: str) -> str:
+    """What brings a namespace, the service account and its permissions."""
+    if namespace == NAMESPACE:
+        return "kubectl apply -k deploy/overlays/device-plugin (or .../dra; without GPUs deploy/base)"
+    return (
+        f"kubectl apply -k an overlay with `namespace: {namespace}` "
+        "(docs/from-laptop-to-cluster.md, The namespace, has one to copy)"
+    )
 
 
 class Part(NamedTuple):
@@ -117,7 +133,10 @@ NAMESPACED = (
     # What the Trainer makes of a TrainJob: a job without pods says why in these.
     Use("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets", ("list",), TRAINER),
     Use("batch/v1", "Job", "jobs", ("list",), KUBERNETES),
+    # Settings of LMCache, called after their service: a Role has no patterns for names, so it is all or none.
     Use("v1", "ConfigMap", "configmaps", KEEP, KUBERNETES),
+    # Its own namespace, for the Pod Security that it enforces.
+    Use("v1", "Namespace", "namespaces", ("get",), KUBERNETES),
     Use("v1", "Pod", "pods", READ, KUBERNETES),
     Use("v1", "Pod", "pods/log", ("get",), KUBERNETES),
     Use("v1", "Event", "events", READ, KUBERNETES),
@@ -133,3 +152,15 @@ CLUSTER_WIDE = (
     Use("v1", "Node", "nodes", ("list",), KUBERNETES),
 )
 """Of the whole cluster: a ClusterRole that only reads."""
+
+
+def part_of(api: str, kind: str) -> Part | None:
+    """What to install for a kind: by the kind itself, else by its version, else by its group; None for a stranger."""
+    known = NAMESPACED + CLUSTER_WIDE
+    group = api.rpartition("/")[0]
+    ways = (
+        (use for use in known if (use.api, use.kind) == (api, kind)),
+        (use for use in known if use.api == api),
+        (use for use in known if group and use.group == group),
+    )
+    return next((use.part for way in ways for use in way), None)

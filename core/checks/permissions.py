@@ -88,6 +88,6 @@ def _check(use: Use, answers: list[tuple[str, Answer]], namespace: str, required
         state=State.MISSING,
         required=required,
         note=f"not allowed {where}: {', '.join(refused)}",
-        remedy=f"{needs.APPLY}. Pipelines run as {needs.SERVICE_ACCOUNT}: "
-        f"`goldpath doctor --service-account {needs.SERVICE_ACCOUNT}` asks for its permissions",
+        remedy=f"{needs.apply(namespace)}. Pipelines run as {needs.SERVICE_ACCOUNT}: `goldpath doctor "
+        f"-n {namespace} --service-account {needs.SERVICE_ACCOUNT}` asks for its permissions",
     )

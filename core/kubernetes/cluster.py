@@ -19,6 +19,7 @@ from goldpath.core.kubernetes.names import label_value, object_name
 from goldpath.core.kubernetes.objects import Objects
 from goldpath.core.kubernetes.refs import OURS, RUN, STEP, Object, Ref
 from goldpath.core.kubernetes.retry import Retry
+from goldpath.core.kubernetes.stuck import Stuck
 from goldpath.core.process import sigterm_raises
 
 T = TypeVar("T")
@@ -179,11 +180,13 @@ class Cluster:
             The verdict.
 
         Raises:
-            StepError: no verdict in time, or the object went away. It, and a StepError of `judge`, tells why.
+            StepError: no verdict in time, the object went away, or its pods cannot start (an image that is not
+                there, say). It, and a StepError of `judge`, tells why.
         """
         ref = self._objects.place(ref)
+        look = Stuck(ref, Diagnosis(self._api, self._objects))
         try:
-            return self._watching.wait(ref, judge, deadline_s, on_change)
+            return self._watching.wait(ref, judge, deadline_s, on_change, look)
         except StepError as error:
             raise watching.explained(error, self.why(ref)) from None
 

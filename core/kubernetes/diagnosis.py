@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,6 +31,22 @@ _GOOD = {"Ready", "Available", "Complete", "Completed", "Succeeded", "Created", 
 _GOOD_ENDS = ("Ready", "Available", "Succeeded", "Created", "Progressing")
 _BAD = ("Failed", "Evicted", "DeadlineExceeded", "Stalled")
 _WAITS = ("ContainerCreating", "PodInitializing")
+_HOPELESS = (
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+)
+"""Why a container waits that will wait until somebody mends it."""
+_REFUSED = re.compile(
+    r'violates PodSecurity|error looking up service account|admission webhook "[^"]+" denied'
+)
+"""The same of a pod that is not made at all. A quota is not among them: others may end first."""
+
+
+_AT_WORK = ("runningTrialList", "pendingTrialList")
+"""Fields of an Experiment's status."""
 
 
 class Diagnosis:
@@ -56,13 +73,40 @@ class Diagnosis:
         text = "; ".join(dict.fromkeys(found))
         return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
 
+    def stuck(self, ref: Ref) -> frozenset[str]:
+        """What keeps its pods from starting and does not pass; the same words for the same thing, each time."""
+        try:
+            thing = self._objects.get(ref)
+        except GoldpathError:
+            return frozenset()
+        if thing is None:
+            return frozenset()
+        pods = self._pods(thing, _AT_WORK)
+        held = {
+            f"{pod['metadata']['name']}/{container['name']}"
+            for pod in pods
+            for container in _containers(pod)
+            if _waits(container) in _HOPELESS
+        }
+        if not pods:
+            held = {told for told in self._of(thing) if _REFUSED.search(told)}
+        return frozenset(held)
+
     def _of(self, thing: Object) -> list[str]:
         """What conditions and events say, of the object or of what it made first."""
         said = [*conditions(thing), *self._events(thing)]
         if made := _MAKES.get(thing["kind"]):
             for child in self._owned(thing, Ref(made[0], made[1], "", _namespace(thing))):
                 said += self._of(child)
-        return said
+        return [*said, *self._refusals(thing)] if thing["kind"] == "Experiment" else said
+
+    def _refusals(self, experiment: Object) -> list[str]:
+        """Why the pod of a search's algorithm is refused (Pod Security, a quota): its ReplicaSet alone is told."""
+        of, start = Ref("v1", "Event", "", _namespace(experiment)), f"{experiment['metadata']['name']}-"
+        events = self._list(of, {}, {"involvedObject.kind": "ReplicaSet", "reason": "FailedCreate"})
+        about = [e for e in events if e["involvedObject"].get("name", "").startswith(start)]
+        about.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return [f"{e['reason']}: {_brief(e.get('message', ''))}" for e in about[-1:]]
 
     def _list(self, of: Ref, labels: Mapping[str, str], fields: Mapping[str, str]) -> list[Object]:
         try:
@@ -84,13 +128,13 @@ class Diagnosis:
         events.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
         return [f"{e.get('reason', '')}: {_brief(e.get('message', ''))}" for e in events[-2:]]
 
-    def _pods(self, thing: Object) -> list[Object]:
+    def _pods(self, thing: Object, trials: tuple[str, ...] = ("failedTrialList",)) -> list[Object]:
         if thing["kind"] == "Pod":
             return [thing]
         of, name = Ref("v1", "Pod", "", _namespace(thing)), thing["metadata"]["name"]
         if not of.namespace:
             return []
-        names = [name, *(_trials(thing) if thing["kind"] == "Experiment" else [])]
+        names = [name, *(_trials(thing, trials) if thing["kind"] == "Experiment" else [])]
         keys = _POD_LABELS.get(thing["kind"], ())
         keys = keys if len(names) == 1 else (*keys, *_POD_LABELS["Trial"])
         found = {
@@ -195,8 +239,9 @@ def _scheduled(pod: Mapping[str, Any]) -> bool:
     return not any(c.get("type") == "PodScheduled" and c.get("status") == "False" for c in told)
 
 
-def _trials(experiment: Mapping[str, Any]) -> list[str]:
-    return list((experiment.get("status") or {}).get("failedTrialList") or [])[:MOST_PODS]
+def _trials(experiment: Mapping[str, Any], lists: tuple[str, ...]) -> list[str]:
+    status = experiment.get("status") or {}
+    return [name for key in lists for name in status.get(key) or []][:MOST_PODS]
 
 
 def _owners(thing: Mapping[str, Any]) -> set[str]:

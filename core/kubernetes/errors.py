@@ -64,6 +64,26 @@ def explain(answer: Answer, doing: str, host: str = "") -> ClusterError:
     return error
 
 
+_QUOTA = "Ask for less, remove what is no longer used, or have the quota raised."
+_REMEDIES = {
+    "exceeded quota": _QUOTA,
+    "ImagePull|InvalidImageName|ErrImageNeverPull": (
+        "Check name and tag of the image, that nodes reach its registry, and the pull secrets of the service account."
+    ),
+    "CreateContainerConfigError": "Make the Secret or ConfigMap that it names, or take it out.",
+    "violates PodSecurity": (
+        'Give the pods what Pod Security asks for, or the namespace another level ("When something is refused" in '
+        "docs/from-laptop-to-cluster.md)."
+    ),
+    "error looking up service account": "Make the service account (`kubectl create serviceaccount`), or name another.",
+}
+
+
+def remedy_for(said: str) -> str:
+    """What to do about a refusal that a controller met in our place, and quotes; empty where that is not known."""
+    return next((remedy for words, remedy in _REMEDIES.items() if re.search(words, said)), "")
+
+
 def _words(answer: Answer, doing: str, host: str) -> tuple[str, str]:
     said = _brief(answer.message)
     by_status = {
@@ -138,7 +158,7 @@ def _by_admission(doing: str, said: str) -> tuple[str, str] | None:
     if quota := re.search(r"exceeded quota: ([^,]+), (.*)", said):
         return (
             f"cannot {doing}: the quota {quota[1]} is exceeded ({quota[2]})",
-            "Ask for less, remove what is no longer used, or have the quota raised.",
+            _QUOTA,
         )
     if quota := re.search(r"status unknown for quota: ([^,]+), resources: (.*)", said):
         return (

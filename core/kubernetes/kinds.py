@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from goldpath.core.checks.needs import part_of
 from goldpath.core.errors import MachineError
 from goldpath.core.kubernetes.api import Api
 from goldpath.core.kubernetes.errors import ClusterError
 from goldpath.core.kubernetes.refs import Object, Ref
-
-INSTALL = {
-    "trainer.kubeflow.org": "Kubeflow Trainer 2.3",
-    "kubeflow.org/v1beta1": "Katib 0.19",
-    "kubeflow.org/v1": "the Kubeflow training operator 1.9",
-    "serving.kserve.io": "KServe 0.20 or later",
-    "jobset.x-k8s.io": "JobSet",
-    "keda.sh": "KEDA",
-    "resource.k8s.io": "Kubernetes 1.34 or later, with DRA",
-}
-"""What brings a group, or a version of it."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +90,15 @@ class Kinds:
 
     def _lacking(self, api_version: str, kind: str) -> MachineError:
         group, _, version = api_version.rpartition("/")
-        install = INSTALL.get(api_version) or INSTALL.get(group) or f"what brings {api_version}"
+        part = part_of(api_version, kind)
+        install = part.name if part else f"what brings {api_version}"
         others = [name for name in self.versions(group) if self.has(f"{group}/{name}", kind)] if group else []
         if others:
             return MachineError(
                 f"the cluster has {kind} as {group}/{', '.join(others)} only, {version} is needed",
-                f"Have it upgraded: install {install}.",
+                f"Have it upgraded to {install}. `goldpath doctor` says how.",
             )
         return MachineError(
             f"the cluster has no {kind} ({api_version})",
-            f"Have it installed: {install}. `goldpath doctor` checks it.",
+            f"Have it installed: {install}. `goldpath doctor` says how.",
         )

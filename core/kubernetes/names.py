@@ -26,7 +26,11 @@ def object_name(run: str, step: str, part: str = "", most: int = MOST) -> str:
         SpecError: there is neither run nor step, or `most` leaves no room.
     """
     if not run or not step:
-        raise SpecError("an object on the cluster needs a run and a step for its name", "Set GOLDPATH_RUN.")
+        raise SpecError(
+            "an object on the cluster needs a run and a step for its name",
+            "Call goldpath.pipelines.kubeflow.for_kubeflow(task) where the pipeline makes the step, and compile it "
+            "again; outside a pipeline set GOLDPATH_RUN.",
+        )
     if not 20 <= most <= MOST:
         raise SpecError(f"a name of at most {most} characters", f"Choose 20 to {MOST}.")
     tail = digest_json([run, step, part])[:_TAIL]

@@ -35,6 +35,8 @@ class Retry:
     cap_s: float = 10
     poll_s: float = 5
     """Seconds between looks where watching is not permitted."""
+    look_s: float = 20
+    """Seconds between looks at the pods of an object that is waited for: one that cannot start changes nothing."""
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[], float] = field(default=random.SystemRandom().random)
     clock: Callable[[], float] = time.monotonic

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from goldpath.core.errors import GoldpathError, StepError
 from goldpath.core.kubernetes.api import READ_S, Api
-from goldpath.core.kubernetes.errors import Answer, ClusterError, explain
+from goldpath.core.kubernetes.errors import Answer, ClusterError, explain, remedy_for
 from goldpath.core.kubernetes.kinds import Kinds
 from goldpath.core.kubernetes.refs import Object, Ref
 from goldpath.core.kubernetes.retry import Transient
@@ -35,6 +35,8 @@ class _Way:
     watchable: bool = True
     listable: bool = True
     tries: int = 0
+    look: Callable[[], None] | None = None
+    looked: float = 0
 
 
 class Watching:
@@ -43,12 +45,15 @@ class Watching:
     def __init__(self, api: Api, kinds: Kinds) -> None:
         self._api, self._kinds, self._clock = api, kinds, api.retry.clock
 
-    def states(self, ref: Ref, until: float) -> Iterator[Object | None]:
+    def states(
+        self, ref: Ref, until: float, look: Callable[[], None] | None = None
+    ) -> Iterator[Object | None]:
         """Each state of the object, the present one first; it ends when the clock shows `until`.
 
-        The same state may come twice, and of several in short order only the last.
+        The same state may come twice, and of several in short order only the last. `look` is called every `look_s`
+        seconds, whether there is news or not.
         """
-        way = _Way()
+        way = _Way(look=look, looked=self._clock())
         while self._clock() < until:
             try:
                 seen = self._now(ref, way.listable, min(self._api.retry.outage_s, until - self._clock()))
@@ -58,6 +63,7 @@ class Watching:
                 way.listable = way.watchable = False
                 continue
             yield seen.thing
+            self._look(way)
             if way.watchable:
                 yield from self._changes(ref, seen.version, way, until)
             if way.watchable:
@@ -68,12 +74,13 @@ class Watching:
     def _changes(self, ref: Ref, version: str, way: _Way, until: float) -> Iterator[Object | None]:
         """What a watch tells from that version on, and the next where one closed, until only a new look helps."""
         while self._clock() < until:
-            began = self._clock()
+            began, window = self._clock(), WINDOW_S if way.look is None else self._api.retry.look_s
             try:
-                for seen in self._events(ref, version, until):
+                for seen in self._events(ref, version, min(window, until - began)):
                     version, way.tries = seen.version, 0
                     if seen.thing is not BOOKMARK:
                         yield seen.thing
+                    self._look(way)
             except Transient as again:
                 self._rest(way, until, again.after_s)
                 if way.tries % _ANEW == 0:
@@ -85,8 +92,14 @@ class Watching:
                     raise
                 return  # Gone: what happened since then is no longer told
             else:
+                self._look(way)
                 if self._clock() - began < 1:  # a server that closes at once is not asked in a busy loop
                     self._rest(way, until)
+
+    def _look(self, way: _Way) -> None:
+        if way.look is not None and self._clock() - way.looked >= self._api.retry.look_s:
+            way.look()
+            way.looked = self._clock()
 
     def _rest(self, way: _Way, until: float, at_least: float = 0) -> None:
         pause = self._api.retry.pause(way.tries, at_least)
@@ -109,8 +122,8 @@ class Watching:
         thing = {"apiVersion": ref.api_version, "kind": ref.kind, **items[0]} if items else None
         return Seen(thing, (listed.get("metadata") or {}).get("resourceVersion", ""))
 
-    def _events(self, ref: Ref, version: str, until: float) -> Iterator[Seen]:
-        window = max(1, int(min(WINDOW_S, until - self._clock())))
+    def _events(self, ref: Ref, version: str, window_s: float) -> Iterator[Seen]:
+        window = max(1, int(window_s))
         query = [
             ("watch", "true"),
             ("fieldSelector", f"metadata.name={ref.name}"),
@@ -119,7 +132,7 @@ class Watching:
             ("timeoutSeconds", str(window)),
         ]
         path, doing = self._kinds.of(ref).path(ref.namespace), f"watch {ref}"
-        for event in self._api.events(path, doing, query, min(WINDOW_S, window) + READ_S / 2):
+        for event in self._api.events(path, doing, query, window + READ_S / 2):
             thing = event.get("object") or {}
             if event.get("type") == "ERROR":
                 code = int(thing.get("code") or 500)
@@ -141,15 +154,16 @@ class Watching:
         judge: Callable[[Object], T | None],
         deadline_s: float,
         on_change: Callable[[Object], None] | None = None,
+        look: Callable[[], None] | None = None,
     ) -> T:
-        """The first verdict of `judge` that is not None.
+        """The first verdict of `judge` that is not None; `look` may end the wait by an error (see `states`).
 
         Raises:
             StepError: there is no such object (any more), or no verdict in time.
-            GoldpathError: what `judge` raises.
+            GoldpathError: what `judge` or `look` raises.
         """
         last: Object | None = None
-        for thing in self.states(ref, self._clock() + deadline_s):
+        for thing in self.states(ref, self._clock() + deadline_s, look):
             if thing is None:
                 raise StepError(f"{ref} was removed while the step waited for it", "Run the step again.")
             if on_change is not None and thing != last:
@@ -200,4 +214,4 @@ def explained(error: GoldpathError, why: str) -> GoldpathError:
     """The error with the reason that was dug out, once."""
     if not why or why in error.message:
         return error
-    return type(error)(f"{error.message}: {why}", error.remedy)
+    return type(error)(f"{error.message}: {why}", remedy_for(why) or error.remedy)

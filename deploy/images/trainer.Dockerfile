@@ -4,8 +4,14 @@ ARG BASE=docker.io/library/python:3.12-slim
 
 FROM ${BASE} AS build
 COPY lock.txt goldpath-*.whl /src/
+# Further packages, such as deepspeed for the sharding zero3: built without its kernels, which no training here uses.
+ARG WITH=
 RUN python -m venv /opt/goldpath \
  && /opt/goldpath/bin/pip install --no-cache-dir -r /src/lock.txt \
+ && if [ -n "${WITH}" ]; then \
+      /opt/goldpath/bin/pip install --no-cache-dir setuptools wheel \
+      && DS_BUILD_OPS=0 /opt/goldpath/bin/pip install --no-cache-dir --no-build-isolation ${WITH}; \
+    fi \
  && /opt/goldpath/bin/pip install --no-cache-dir --no-deps /src/goldpath-*.whl
 
 FROM ${BASE}

@@ -1,7 +1,7 @@
-"""Take the pictures of the docs: a real run's report, on a desk and on a phone, its section on memory, and what
-`goldpath plan` prints, as Chromium shows them.
+"""Take the pictures of the docs as Chromium shows them: a real run's report, on a desk and on a phone, its section on
+memory; what `goldpath plan` and `goldpath doctor --gpus` print; and one A100 in all the ways to share it.
 
-Run: `make picture`, or `python docs/images/take.py [RUN] [--only NAME]`, a name being `report-desktop` and so on.
+Run: `make picture`, or `python -m docs.images.take [RUN] [--only NAME]`, a name being `report-desktop` and so on.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
+from docs.images import a100
+
 FOLDER = Path(__file__).parent
 SCREENS = {"report-desktop": (1280, 1240), "report-phone": (390, 844)}
 SECTIONS = {"memory-desktop": (1280, 900), "memory-phone": (390, 844)}
 PLAN = ["plan", "train", "--model", "Llama-3.1-8B", "--method", "full", "--gpu", "A100-80GB"]
-NAMES = (*SCREENS, *SECTIONS, "plan")
+DOCTOR = ["doctor", "--gpus"]
+REPORTS = (*SCREENS, *SECTIONS)
+NAMES = (*REPORTS, "plan", "doctor-gpus", "a100")
 SHARP = 1.5
 """Pixels of a picture for one of the page."""
 
@@ -39,12 +43,17 @@ def main() -> None:
         sys.exit("error: no Chromium here. Install it: `apt-get install chromium`.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        if set(chosen) - {"plan"}:
+        if wanted := [name for name in chosen if name in REPORTS]:
             report = Path(goldpath("report", *([asked.run] if asked.run else [])).strip())
-            for name in (name for name in chosen if name != "plan"):
+            for name in wanted:
                 take_report(browser, report, name)
         if "plan" in chosen:
-            take_plan(browser)
+            take_terminal(browser, "plan", PLAN, 126)
+        if "doctor-gpus" in chosen:
+            with a100.cluster() as kubeconfig:
+                take_terminal(browser, "doctor-gpus", DOCTOR, 134, KUBECONFIG=str(kubeconfig))
+        if "a100" in chosen:
+            take_page(browser, "a100", a100.page())
         browser.close()
 
 
@@ -68,15 +77,20 @@ def take_report(browser: Browser, report: Path, name: str) -> None:
     print(file)
 
 
-def take_plan(browser: Browser) -> None:
-    """The terminal, drawn by rich from the very characters that the command prints."""
-    printed = goldpath(*PLAN, FORCE_COLOR="1", COLUMNS="126")
-    console = Console(record=True, width=126, file=io.StringIO())
-    console.print(Text(f"$ goldpath {' '.join(PLAN)}", style="bold"), "", Text.from_ansi(printed), sep="\n")
+def take_terminal(browser: Browser, name: str, words: list[str], columns: int, **environment: str) -> None:
+    """A terminal, drawn by rich from the very characters that the command prints."""
+    printed = goldpath(*words, FORCE_COLOR="1", COLUMNS=str(columns), **environment)
+    console = Console(record=True, width=columns, file=io.StringIO())
+    console.print(Text(f"$ goldpath {' '.join(words)}", style="bold"), "", Text.from_ansi(printed), sep="\n")
+    take_page(browser, name, console.export_svg(title=f"goldpath {words[0]}"))
+
+
+def take_page(browser: Browser, name: str, html: str) -> None:
+    """What the page draws: its first picture, or the whole of it."""
     page = browser.new_page(viewport={"width": 1280, "height": 900}, device_scale_factor=SHARP)
-    page.set_content(console.export_svg(title="goldpath plan"))
-    page.locator("svg").first.screenshot(path=FOLDER / "plan.png")
-    print(FOLDER / "plan.png")
+    page.set_content(html)
+    page.locator("svg, main").first.screenshot(path=FOLDER / f"{name}.png")
+    print(FOLDER / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def explained(error: Exception) -> tuple[GoldpathError | None, bool]:
     if isinstance(error, aiohttp.ClientSSLError):
         return MachineError(
             f"{where} shows a certificate that is not trusted ({str(error)[:120]})",
-            "Set SSL_CERT_FILE to the certificates of your cluster.",
+            "Set SSL_CERT_FILE to the certificates of your cluster; in a pod the ConfigMap goldpath-certificates.",
         ), False
     if isinstance(error, (aiohttp.ClientError, TimeoutError, OSError)):
         return MachineError(

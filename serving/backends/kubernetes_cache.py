@@ -19,7 +19,7 @@ from goldpath.core.progress import emit, progress
 from goldpath.core.sources import Source, open_source
 from goldpath.serving.backends import kubernetes
 from goldpath.serving.backends.kubernetes_objects import Manifest
-from goldpath.serving.cluster_cache import ClusterCacheSpec, source_bytes
+from goldpath.serving.cluster_cache import ClusterCacheSpec, account, source_bytes
 from goldpath.serving.cluster_deploy import cluster_uri
 from goldpath.serving.manifests import model_cache, read
 from goldpath.serving.results import CachedModel
@@ -139,8 +139,15 @@ def _more(last: str, error: GoldpathError) -> str:
 def _manifest(cluster: Cluster, spec: CacheSpec, uri: str, size: int) -> Manifest:
     asked = spec.cluster
     groups = asked.node_groups or tuple(_groups(cluster))
-    fields = asked.model_dump(include={"namespaced", "service_account", "storage_key", "storage_parameters"})
-    wanted = {**fields, "model_uri": uri, "bytes": size, "node_groups": groups}
+    fields = asked.model_dump(include={"namespaced", "storage_key", "storage_parameters"})
+    reader = asked.service_account or account(asked.namespaced, asked.storage_key)
+    wanted = {
+        **fields,
+        "service_account": reader,
+        "model_uri": uri,
+        "bytes": size,
+        "node_groups": groups,
+    }
     # What a cache holds cannot be changed: with other content it is another one.
     start = re.sub(r"[^a-z0-9]+", "-", "-".join(uri.rstrip("/").split("/")[-2:]).lower()).strip("-")[-36:]
     name = f"{start.strip('-') or 'model'}-{digest_json(wanted)[:10]}"

@@ -29,6 +29,8 @@ class Api(BaseHTTPRequestHandler):
     tokens: ClassVar[set[str | None]] = set()
     paths: ClassVar[set[str]] = set()
     """What was read."""
+    accepted: ClassVar[dict[str, str]] = {}
+    """The form in which each path was asked for last."""
     denied: ClassVar[set[tuple[str, str]]] = set()
     """Verb and resource that nobody may."""
     asked: ClassVar[list[dict[str, Any]]] = []
@@ -39,6 +41,7 @@ class Api(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         self.tokens.add(self.headers.get("Authorization"))
         self.paths.add(address.path)
+        self.accepted[address.path] = self.headers.get("Accept", "")
         known = address.path in self.lists or address.path in self.objects
         status = self.statuses.get(address.path, 200 if known else 404)
         if status != 200:
@@ -86,6 +89,7 @@ def serving(folder: Path) -> Iterator[Path]:
     server = Server(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Api.lists, Api.objects, Api.statuses, Api.denied = {}, {}, {}, set()
+    Api.accepted = {}
     Api.tokens, Api.asked, Api.impersonated, Api.paths = set(), [], set(), set()
     yield written(folder / "config", f"http://127.0.0.1:{server.server_port}")
     server.shutdown()

@@ -66,7 +66,7 @@ def test_the_first_path_that_can_serve_a_request_does(text: str, cluster: Cluste
         ("whole", ClusterPaths(paths=(Path.SHARED,)), "it hands out shares only"),
         ("dra:gpu.nvidia.com", PLUGIN, "knows no device classes"),
         ("mig:1g.5gb", PLUGIN.model_copy(update={"resources": ("nvidia.com/gpu",)}), "no node offers nvidia.com/mig"),
-        ("whole:B200", PLUGIN.model_copy(update={"products": ("NVIDIA-L4",)}), "says B200; they are NVIDIA-L4"),
+        ("whole:B200", PLUGIN.model_copy(update={"products": ("NVIDIA-L4",)}), "says B200, they are NVIDIA-L4"),
         ("whole:XYZ1", PLUGIN, "says XYZ1"),
         ("mig:1g.5gb", EXTENDED, "no DeviceClass has the extendedResourceName nvidia.com/mig-1g.5gb"),
         ("whole:H100", EXTENDED, "chooses by class alone"),

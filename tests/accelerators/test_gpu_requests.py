@@ -178,6 +178,9 @@ def test_options_hold_for_the_whole_request() -> None:
         ("shared;share=A_b", "share=A_b is no name", "Lower-case"),
         ("shared;share=a;share=b", "share= is given twice", "once"),
         ("whole;nodes=2", "is none of same=, share=, interval=", "share=team-a"),
+        ("whole*2;same=", "nothing stands after same=", "Example: mig:1g.10gb*2;same=parentUUID."),
+        ("shared;share", "nothing stands after share=", "Example: shared;share=team-a."),
+        ("shared;interval= ", "nothing stands after interval=", "Example: shared;interval=long."),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_what_would_be_right(text: str, message: str, remedy: str) -> None:

@@ -37,6 +37,13 @@ def test_devices_of_the_plugin_are_on_one_node() -> None:
     assert ask("whole*9", both).path is None
 
 
+def test_paths_with_one_reason_are_told_once() -> None:
+    labels = {"nvidia.com/gpu.sharing-strategy": "time-slicing"}
+    nodes = [*ONE_EACH, node("turns", {"nvidia.com/gpu.shared": "4"}, labels)]
+    assert ask("mps", nodes).note == "on every path: it shares no devices in that way"
+    assert ask("mps", ONE_EACH).note == "plugin: it shares no devices in that way"
+
+
 def test_devices_of_claims_are_on_one_node() -> None:
     assert ask("whole", slices=L4S).devices == 2
     assert ask("whole*2", slices=L4S).note == "dra: no node has 2 of them; the most is 1"

@@ -23,7 +23,8 @@ def test_a_whole_gpu_is_found_by_its_nodes_label():
 
 def test_a_gpu_of_the_catalogue_can_be_asked_for_by_its_profiles_and_found_by_its_labels():
     for gpu in catalogue.gpus():
-        assert profiles.BY_GPU.get(gpu.name, ()) == tuple(profile.resource_name for profile in gpu.mig)
+        measured = tuple(profile.resource_name for profile in gpu.mig)
+        assert profiles.BY_GPU.get(gpu.name, ()) == (*measured, *gpu.mig_names_only)
         assert products.LABELS[gpu.name] == gpu.labels
 
 
@@ -32,6 +33,8 @@ def test_a_gpu_of_which_only_names_are_known_can_be_asked_for_and_is_not_planned
     assert profiles.gpus_with(asked.terms[0].profile) == ("RTX-PRO-6000",)
     assert products.slice_labels("3g.48gb") == ("NVIDIA-GH200-480GB-MIG-3g.48gb",)
     assert not {place.request for place in places("any")} & {"mig:1g.24gb.gfx", "mig:3g.48gb", "whole:GH200"}
+    assert str(requests.parse("mig:3g.93gb")) == "mig:3g.93gb", "of a GB200, whose other slices are known"
+    assert granted(requests.parse("mig:3g.93gb")) is None
     owners = [name for names in catalogue.product_names().values() for name in names]
     assert len(owners) == len(set(owners)), "a fact stands once"
 

@@ -49,10 +49,10 @@ def test_overrides_win_and_whole_floats_become_integers() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"steps": 0}, "steps is 0: input should be greater than or equal to 1"),
-        ({"steps": 2.5}, "steps is 2.5: input should be a valid integer"),
+        ({"steps": 0}, "steps is 0: use 1 or more"),
+        ({"steps": 2.5}, "steps is 2.5: use a whole number"),
         ({"steps": float("inf")}, "steps is Infinity"),
-        ({"inner": {"rate": 3}}, "inner.rate is 3: input should be less than or equal to 1"),
+        ({"inner": {"rate": 3}}, "inner.rate is 3: use 1 or less"),
         ({"stepz": 1}, "stepz is not a field of Sample"),
         ({"name": "bad"}, "bad needs other steps"),
         ({"steps": 0, "inner": {"rate": -1}}, "inner.rate is -1"),
@@ -81,7 +81,7 @@ def test_a_missing_field_is_named() -> None:
     ("overrides", "says"),
     [
         ({"name": "A"}, 'overrides.serve.name is "A": use lower-case letters. '),
-        ({"inner": {"rate": 3}}, "overrides.serve.inner.rate is 3: input should be less"),
+        ({"inner": {"rate": 3}}, "overrides.serve.inner.rate is 3: use 1 or less"),
         ({"nam": 1}, "overrides.serve.nam is not a field of Served. Fields of Served: name, inner."),
         ({"made": ""}, "overrides.serve.made cannot be set. Leave it out: the pipeline sets it."),
     ],

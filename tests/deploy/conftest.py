@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from goldpath.core.checks import needs
 from tests.accelerators.clusters import CLASSES, SLICES, node
 from tests.accelerators.server import PROXIES, Api, serving
+from tests.deploy.manifests import DEPLOY
 
 SPACE = "/api/v1/namespaces/goldpath"
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
 KSERVE = "/apis/serving.kserve.io/v1alpha1"
+SETTINGS = f"{SPACE}/configmaps/goldpath-settings"
+SECRET = f"{SPACE}/secrets/goldpath-storage"
+KATIB = "/api/v1/namespaces/kubeflow/configmaps/katib-config"
 NODE_GROUPS = f"{KSERVE}/localmodelnodegroups"
 CLASSES_OF_STORAGE = "/apis/storage.k8s.io/v1/storageclasses"
 
@@ -40,14 +47,44 @@ def everything_served() -> dict[str, dict[str, Any]]:
     return found
 
 
+def katib_config() -> dict[str, Any]:
+    """Katib 0.19's ConfigMap, as its own manifests make it."""
+    text = (Path(__file__).parent / "katib-config.yaml").read_text()
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "katib-config", "namespace": "kubeflow", "resourceVersion": "7"},
+        "data": {"katib-config.yaml": text},
+    }
+
+
+def restricted(config: dict[str, Any]) -> dict[str, Any]:
+    """What deploy/katib/restrict.py makes of a ConfigMap."""
+    done = subprocess.run(
+        [sys.executable, str(DEPLOY / "katib" / "restrict.py")],
+        input=yaml.safe_dump(config),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made: dict[str, Any] = yaml.safe_load(done.stdout)
+    return made
+
+
 def lacks(group: str) -> None:
     """Take an API group away, as if nobody had installed it."""
     gone = f"/apis/{group}"
     Api.objects = {path: one for path, one in Api.objects.items() if path != gone and f"{gone}/" not in path}
 
 
+@pytest.fixture(scope="session")
+def ready() -> dict[str, Any]:
+    """Katib's ConfigMap for restricted namespaces."""
+    return restricted(katib_config())
+
+
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready: dict[str, Any]) -> Iterator[Path]:
     """The kubeconfig of a cluster that can run the golden path."""
     for name in (*PROXIES, "GOLDPATH_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
@@ -56,6 +93,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             "/version": {"gitVersion": "v1.36.2"},
             SPACE: named("goldpath", labels={"pod-security.kubernetes.io/enforce": "restricted"}),
             f"{SPACE}/serviceaccounts/goldpath-pipeline": named("goldpath-pipeline"),
+            SETTINGS: {"data": {"GOLDPATH_STORAGE": "s3://bucket/goldpath"}},
+            SECRET: named("goldpath-storage"),
+            KATIB: ready,
             **everything_served(),
         }
         default = {"storageclass.kubernetes.io/is-default-class": "true"}

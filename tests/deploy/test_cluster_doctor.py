@@ -13,7 +13,20 @@ from goldpath.core.checks.results import Check, State
 from goldpath.core.errors import MachineError
 from goldpath.pipelines.doctor import Diagnosis, diagnose, namespace_of
 from tests.accelerators.server import REVIEWS, Api, doctor, written
-from tests.deploy.conftest import CLASSES_OF_STORAGE, KSERVE, NODE_GROUPS, SPACE, TRAINER, lacks, named
+from tests.deploy.conftest import (
+    CLASSES_OF_STORAGE,
+    KATIB,
+    KSERVE,
+    NODE_GROUPS,
+    SECRET,
+    SETTINGS,
+    SPACE,
+    TRAINER,
+    katib_config,
+    lacks,
+    named,
+    restricted,
+)
 
 pytestmark = pytest.mark.counted
 
@@ -183,18 +196,95 @@ def test_a_namespace_account_runtime_or_node_group_that_is_not_there_is_missing(
     assert one(found, "serving runtimes").remedy == "kubectl apply -n goldpath -k deploy/serving"
     gone = looked(cluster, namespace="team")
     assert missing(gone)["namespace team"] == "not there"
+    assert "`namespace: team`" in one(gone, "namespace team").remedy
+    assert not [
+        check.name for check in gone.checks if "goldpath " in check.remedy.replace("goldpath doctor", "")
+    ]
     assert {wanted.get("namespace", "team") for wanted in Api.asked[-20:]} == {"team"}
+
+
+def test_without_a_storage_the_golden_path_cannot_run(cluster: Path) -> None:
+    name = "GOLDPATH_STORAGE in ConfigMap goldpath-settings"
+    assert one(looked(cluster), name).note == "s3://bucket/goldpath"
+    for data, said in (
+        (None, "not set"),
+        ({"GOLDPATH_STORAGE": " "}, "not set"),
+        ({"GOLDPATH_STORAGE": "/mnt/models"}, "no place that every pod reaches"),
+        ({"GOLDPATH_STORAGE": "file:///mnt/models"}, "no place that every pod reaches"),
+    ):
+        Api.objects[SETTINGS] = {"data": data}
+        found = looked(cluster)
+        assert (found.can_run, list(missing(found))) == (False, [name])
+        assert said in missing(found)[name]
+        assert "kubectl edit configmap -n goldpath goldpath-settings" in one(found, name).remedy
+    del Api.objects[SETTINGS]
+    found = looked(cluster)
+    assert not found.can_run
+    assert "kubectl create configmap -n goldpath goldpath-settings" in one(found, name).remedy
+
+
+def test_credentials_are_looked_for_and_not_at(cluster: Path) -> None:
+    assert one(looked(cluster), "Secret goldpath-storage").state is State.OK
+    assert "PartialObjectMetadata" in Api.accepted[SECRET]
+    del Api.objects[SECRET]
+    found = looked(cluster)
+    assert found.can_run, "pods may have an identity of their own"
+    assert (
+        "kubectl create secret generic -n goldpath goldpath-storage"
+        in one(found, "Secret goldpath-storage").remedy
+    )
+    Api.statuses[SECRET] = 403
+    assert one(looked(cluster), "Secret goldpath-storage").state is State.UNKNOWN
+
+
+def test_katib_as_it_comes_is_refused_by_a_restricted_namespace(cluster: Path) -> None:
+    Api.objects[KATIB] = katib_config()
+    found = looked(cluster)
+    told = one(found, "configuration of Katib")
+    assert (found.can_run, told.state, told.required) == (False, State.MISSING, True)
+    assert told.note == (
+        "Pod Security restricted refuses the pods of random, grid, tpe, cmaes, bayesianoptimization, hyperband: "
+        "no securityContext for them"
+    )
+    assert "python deploy/katib/restrict.py" in told.remedy
+    Api.objects[SPACE] = named("goldpath", labels={"pod-security.kubernetes.io/enforce": "baseline"})
+    assert looked(cluster).can_run
+
+
+def test_katib_has_to_take_the_trials_that_the_cluster_can_run(cluster: Path) -> None:
+    config = restricted(katib_config())
+    text = config["data"]["katib-config.yaml"].replace("- PyTorchJob.v1.kubeflow.org\n", "")
+    config["data"]["katib-config.yaml"] = text
+    Api.objects[KATIB] = config
+    assert looked(cluster).can_run
+    lacks("trainer.kubeflow.org")
+    note = one(looked(cluster), "configuration of Katib").note
+    assert note == "trialResources has no PyTorchJob.v1.kubeflow.org"
+    Api.objects[KATIB] = {"data": {"katib-config.yaml": "runtime: 7"}}
+    assert one(looked(cluster), "configuration of Katib").state is State.MISSING
+
+
+def test_a_katib_elsewhere_is_not_judged_and_without_katib_there_is_nothing_to_judge(cluster: Path) -> None:
+    del Api.objects[KATIB]
+    found = looked(cluster)
+    assert found.can_run
+    assert one(found, "configuration of Katib").state is State.UNKNOWN
+    lacks("kubeflow.org")
+    assert not [check for check in looked(cluster).checks if check.name == "configuration of Katib"]
 
 
 def test_what_is_hidden_is_not_called_missing(cluster: Path) -> None:
     hidden = [SPACE, f"{TRAINER}/clustertrainingruntimes", CLASSES_OF_STORAGE, NODE_GROUPS, "/api/v1/nodes"]
     Api.statuses = dict.fromkeys(hidden, 403)
+    Api.statuses |= dict.fromkeys([SETTINGS, KATIB], 403)
     Api.statuses["/apis/keda.sh/v1alpha1"] = 503
     found = looked(cluster)
     assert not missing(found)
     unknown = {check.name for check in found.checks if check.state is State.UNKNOWN}
     assert unknown == {
         "namespace goldpath",
+        "GOLDPATH_STORAGE in ConfigMap goldpath-settings",
+        "configuration of Katib",
         "training runtimes",
         "default storage class",
         "node groups of the model cache",

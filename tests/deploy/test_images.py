@@ -151,12 +151,14 @@ def test_the_first_builder_that_works_builds_both_images(tmp_path: Path) -> None
     from goldpath.core.images import launcher, trainer
 
     base = "docker.io/library/python:3.12-slim@sha256:" + "0" * 64
-    done = images(tmp_path, {"docker": 1, "podman": 0, "buildah": 0}, "--base", base)
+    given = ("--base", base, "--with", "deepspeed==0.19.8")
+    done = images(tmp_path, {"docker": 1, "podman": 0, "buildah": 0}, *given)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("podman build") == 2
     built = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     tags = [arguments[arguments.index("--tag") + 1] for _, arguments in built]
     assert tags == [launcher(), trainer()], "pipelines ask for what is built"
+    assert ["WITH=deepspeed==0.19.8" in arguments for _, arguments in built] == [False, True]
     for files, arguments in built:
         assert f"BASE={base}" in arguments
         assert Path(arguments[arguments.index("--file") + 1]).name in files

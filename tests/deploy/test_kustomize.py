@@ -42,17 +42,22 @@ def test_every_object_is_valid_and_lies_in_its_namespace(folder: str) -> None:
     assert len({(one["kind"], one["metadata"]["name"]) for one in objects}) == len(objects)
     for one in objects:
         assert not schemas.problems(one)
-        of_the_gpus = one["kind"] == "DeviceClass" or one["metadata"].get("namespace") == "gpu-operator"
-        assert of_the_gpus or one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "goldpath"
-    spaces = {one["metadata"].get("namespace") for one in objects}
-    assert spaces == {None, "goldpath"} | ({"gpu-operator"} if "plugin" in folder else set())
+        assert (
+            one["kind"] == "DeviceClass"
+            or one["metadata"]["labels"]["app.kubernetes.io/part-of"] == "goldpath"
+        )
+    assert {one["metadata"].get("namespace") for one in objects} == {None, "goldpath"}
 
 
 def test_overlays_bring_what_their_gpus_need() -> None:
     plugin, dra = built("overlays/device-plugin"), built("overlays/dra")
-    assert only(plugin, "ConfigMap", "goldpath-mig")
-    assert only(plugin, "ConfigMap", "goldpath-device-plugin")
-    assert not [one for one in plugin if one["kind"] == "DeviceClass"]
+    configurations = built("gpus/device-plugin")
+    assert not [problem for one in configurations for problem in schemas.problems(one)]
+    assert {one["metadata"]["name"]: one["metadata"]["namespace"] for one in configurations} == {
+        "goldpath-mig": "gpu-operator",
+        "goldpath-device-plugin": "gpu-operator",
+    }
+    assert not [one for one in plugin if one["kind"] in ("DeviceClass", "ConfigMap")]
     assert only(dra, "DeviceClass", "mig-1g-10gb.gpu.nvidia.com")
     assert not [one for one in dra if one["kind"] == "ConfigMap"]
     for objects, extra in (
@@ -235,6 +240,12 @@ def _is_peer(one: Manifest, peer: dict[str, Any]) -> bool:
         ({}, "egress", {"namespace": "kube-system"}, 53, True),
         ({}, "egress", {"namespace": "kube-system"}, 10250, False),
         ({}, "egress", {"namespace": "kubeflow"}, 6789, True),
+        ({}, "egress", {"namespace": "kubeflow-system"}, 10443, True),
+        ({"katib.kubeflow.org/suggestion": "s"}, "ingress", {"namespace": "kubeflow"}, 6789, True),
+        ({"katib.kubeflow.org/suggestion": "s"}, "ingress", {"namespace": "kubeflow"}, 6788, True),
+        ({"katib.kubeflow.org/suggestion": "s"}, "ingress", {"namespace": "kubeflow"}, 8080, False),
+        ({"katib.kubeflow.org/suggestion": "s"}, "ingress", {"namespace": "team"}, 6789, False),
+        ({}, "ingress", {"namespace": "kubeflow"}, 6789, False),
         ({}, "egress", {"namespace": "team"}, 8080, False),
         ({}, "egress", {"address": "10.96.0.1"}, 443, True),
         ({}, "egress", {"address": "203.0.113.7"}, 25, False),
@@ -275,7 +286,14 @@ def test_the_doctor_may_read_all_that_it_reads(cluster: Path) -> None:
         if len(rest) > 2 and rest[0] == "namespaces":
             rest = rest[2:]
         read.add((group, rest[0], "list" if len(rest) == 1 else "get"))
-    assert read == role
+    secrets = {("", "secrets", "get")}  # whoever may see that one is there may read it
+    assert read == role | secrets
+    assert not secrets & role
+    rules = only(built("base"), "ClusterRole", "goldpath-doctor")["rules"]
+    (settings,) = [rule for rule in rules if rule["resources"] == ["configmaps"]]
+    assert set(settings["resourceNames"]) == {
+        path.rsplit("/")[-1] for path in Api.paths if "/configmaps/" in path
+    }
 
 
 def test_the_docs_overlay_moves_everything_to_another_namespace(tmp_path: Path) -> None:

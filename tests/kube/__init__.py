@@ -18,6 +18,7 @@ What a test may do with `server`:
   the start; `server.created`: `Kind/name` of each creation that took effect through the API, in order.
 - `server.lack(kind)`: a cluster without that kind, or with `server.lack(kind, but="v1alpha1")` an older version only;
   `server.lack_field(kind, field)`: its version knows no such field of `spec`;
+  `server.enforce(rules)`: 403 for all that no rule grants, as for the pipelines' own account (`roles`);
   `server.deny(verb, plural)`: 403, and "no" from SelfSubjectAccessReview; `server.forget()`: watches from older
   versions get 410; `server.requests`: `(method, path, status)` of each request.
 - `server.faults = Faults(rate=0.2, seed=7)`: see `faults`. `server.faults = Faults(script=["drop-after"])` gives the

@@ -94,11 +94,14 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.server_.store.kind(version, rest[0])
         name, part = [*rest[1:], "", ""][:2]
         verb = _VERBS.get(self.command) or ("watch" if "watch" in self.query else "get" if name else "list")
-        self._permit(verb, kind, f"{kind.plural}/{part}" if part else kind.plural, namespace)
+        self._permit(verb, kind, f"{kind.plural}/{part}" if part else kind.plural, namespace, name)
         return kind, namespace, name, part
 
-    def _permit(self, verb: str, kind: Kind, resource: str, namespace: str) -> None:
-        if (verb, resource) in self.server_.denied:
+    def _permit(self, verb: str, kind: Kind, resource: str, namespace: str, name: str) -> None:
+        if kind.kind == "SelfSubjectAccessReview":  # everybody's
+            return
+        place = name if kind.kind == "Namespace" else namespace  # a namespace lies in itself
+        if not self.server_.may(verb, kind.group, resource, place, name):
             account, full = (
                 "system:serviceaccount:team-a:pipeline",
                 f"{resource}.{kind.group}".rstrip("."),
@@ -177,7 +180,10 @@ class Handler(BaseHTTPRequestHandler):
     def _review(self) -> Thing:
         asked = self.body["spec"]["resourceAttributes"]
         resource = "/".join(filter(None, (asked["resource"], asked.get("subresource", ""))))
-        return {**self.body, "status": {"allowed": (asked["verb"], resource) not in self.server_.denied}}
+        named = (asked.get(key, "") for key in ("group", "namespace", "name"))
+        group, namespace, name = named
+        allowed = self.server_.may(asked["verb"], group, resource, namespace, name)
+        return {**self.body, "status": {"allowed": allowed}}
 
     def _log(self, pod: Thing) -> str:
         text = self.server_.logs.get((pod["metadata"]["namespace"], pod["metadata"]["name"]), "")

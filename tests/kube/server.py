@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.kube.faults import Faults
 from tests.kube.handler import Handler
 from tests.kube.kinds import KINDS, Kind
+from tests.kube.roles import Rule
 from tests.kube.store import Refusal, Store, Thing
 
 NAMESPACE = "team-a"
@@ -30,6 +31,7 @@ class Server:
         self.requests: list[tuple[str, str, int]] = []
         self.errors: list[Exception] = []
         self.denied: set[tuple[str, str]] = set()
+        self.rules: list[Rule] | None = None
         self.unknown: set[tuple[str, str]] = set()
         self._controllers: dict[str, list[Callable[[Thing], Thing | None]]] = {}
         self.ends = threading.Event()
@@ -93,6 +95,17 @@ class Server:
     def deny(self, verb: str, plural: str) -> None:
         """Refuse a verb on a kind; `pods/log` for a subresource."""
         self.denied.add((verb, plural))
+
+    def enforce(self, rules: list[Rule]) -> None:
+        """Allow what one of these rules grants, and nothing else; discovery is everybody's."""
+        self.rules = rules
+
+    def may(self, verb: str, group: str, resource: str, namespace: str, name: str = "") -> bool:
+        """Whether who asks may do that."""
+        if (verb, resource) in self.denied:
+            return False
+        here = namespace == NAMESPACE
+        return self.rules is None or any(r.allows(verb, group, resource, name, here) for r in self.rules)
 
     def lack_field(self, kind: str, field: str) -> None:
         """Know no such field of `spec`, as an older version: refused where the client asks for that, else dropped."""

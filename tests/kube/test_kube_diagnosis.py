@@ -162,3 +162,13 @@ def test_what_is_well_or_gone_gives_no_reason(server: Server, cluster: Cluster) 
     assert cluster.why(Ref.of(cache)) == ""
     server.lack("Experiment")
     assert cluster.why(Ref("kubeflow.org/v1beta1", "Experiment", "x")) == ""
+
+
+def test_a_search_whose_algorithm_may_not_start_says_so(server: Server, cluster: Cluster) -> None:
+    experiment = {"apiVersion": "kubeflow.org/v1beta1", "kind": "Experiment", "metadata": {"name": "search"}}
+    cluster.create_or_adopt({**experiment, "spec": {}})
+    refused = 'pods "search-tpe-5f-x" is forbidden: violates PodSecurity "restricted:latest"'
+    for name, message in (("search-tpe-5f", refused), ("another-random-7c", "exceeded quota")):
+        replicas = {"kind": "ReplicaSet", "metadata": {"name": name, "uid": name}}
+        server.event(replicas, "FailedCreate", message)
+    assert cluster.why(Ref.of(experiment)) == f"FailedCreate: {refused}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from goldpath.core.checks import needs
 from goldpath.core.errors import GoldpathError, MachineError, SpecError
 from goldpath.core.kubernetes import Cluster, ClusterError, Ref, Retry
 from goldpath.core.kubernetes.errors import Answer, explain
@@ -124,6 +125,25 @@ def test_a_cluster_without_the_kind_says_what_brings_it(server: Server, cluster:
     with pytest.raises(MachineError, match=r"no TrainJob \(trainer.*installed: Kubeflow Trainer 2\.3"):
         cluster.create_or_adopt(train_job())
     assert not cluster.has("trainer.kubeflow.org/v1alpha1", "TrainJob")
+
+
+@pytest.mark.parametrize(
+    ("kind", "api_version", "brings"),
+    [
+        ("Experiment", "kubeflow.org/v1beta1", needs.KATIB),
+        ("PyTorchJob", "kubeflow.org/v1", needs.OPERATOR),
+        ("JobSet", "jobset.x-k8s.io/v1alpha2", needs.TRAINER),
+        ("LLMInferenceService", "serving.kserve.io/v1alpha2", needs.LLM),
+        ("LocalModelNamespaceCache", "serving.kserve.io/v1alpha1", needs.MODEL_CACHE),
+        ("Suggestion", "kubeflow.org/v1beta1", needs.KATIB),
+    ],
+)
+def test_what_brings_a_kind_is_what_the_doctor_says(
+    server: Server, cluster: Cluster, kind: str, api_version: str, brings: needs.Part
+) -> None:
+    server.lack(kind)
+    with pytest.raises(MachineError, match=rf"no {kind} .*installed: {brings.name}\. `goldpath doctor`"):
+        cluster.create_or_adopt({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}})
 
 
 def test_another_version_is_named(server: Server, cluster: Cluster) -> None:

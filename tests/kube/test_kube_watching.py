@@ -193,3 +193,63 @@ def test_pauses_grow_with_jitter_up_to_their_cap_and_honour_retry_after() -> Non
     assert replace(full, chance=lambda: 0.25).pause(2) == 1
     assert full.pause(0, at_least=30) == 30
     assert len({Retry().pause(5) for _ in range(20)}) > 15
+
+
+PULL = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "registry.example/none:1"'}
+LABEL = "jobset.sigs.k8s.io/jobset-name"
+
+
+def waiting(**state: str) -> Thing:
+    return {"phase": "Pending", "containerStatuses": [{"name": "node", "state": {"waiting": state}}]}
+
+
+def looking() -> Cluster:
+    return Cluster.connect(run="run-1", step="fine_tune", retry=replace(QUICK, look_s=0.05))
+
+
+def test_a_pod_that_cannot_start_ends_the_wait_long_before_its_deadline(server: Server) -> None:
+    cluster = looking()
+    cluster.create_or_adopt(train_job())
+    server.put(pod("job-node-0-0-x", labels={LABEL: "job"}, **waiting(**PULL)))
+    began = time.monotonic()
+    with pytest.raises(
+        StepError, match=r"TrainJob team-a/job cannot start: .*ImagePullBackOff.*Check name and tag"
+    ):
+        cluster.wait(JOB, complete, 300)
+    assert time.monotonic() - began < 60
+
+
+def test_a_pod_that_pod_security_refuses_ends_it_too(server: Server) -> None:
+    cluster = looking()
+    job = cluster.create_or_adopt(train_job())
+    server.event(
+        job, "FailedCreate", 'pods "job-node" is forbidden: violates PodSecurity "restricted:latest"'
+    )
+    with pytest.raises(StepError, match=r"cannot start.*violates PodSecurity.*another level"):
+        cluster.wait(JOB, complete, 300)
+
+
+def test_what_may_pass_is_told_and_waited_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """No node has room, and a registry fails for a moment: neither is the end."""
+    cluster = looking()
+    cluster.create_or_adopt(train_job())
+    full = condition("PodScheduled", "False", reason="Unschedulable", message="0/3 nodes are available")
+    server.put(pod("job-node-0-0-x", labels={LABEL: "job"}, phase="Pending", conditions=[full]))
+
+    def end(job: Thing) -> None:
+        job["status"] = {"conditions": [condition("Complete")]}
+
+    def later() -> None:
+        server.drop("Pod", "job-node-0-0-x")
+        server.put(pod("job-node-0-0-x", labels={LABEL: "job"}, **waiting(**PULL)))
+        server.drop("Pod", "job-node-0-0-x")
+        server.edit("TrainJob", "job", end)
+
+    timer = threading.Timer(2.5, later)
+    timer.start()
+    try:
+        assert cluster.wait(JOB, complete, 300) == "done"
+    finally:
+        timer.join()
+    told = capsys.readouterr().err
+    assert told.count("waits: pod job-node-0-0-x: Unschedulable: 0/3 nodes are available") == 1, told

@@ -74,7 +74,7 @@ def test_a_search_that_method_full_leaves_nothing_of(check, given, says):
             {"overrides": {"deploy": {"device": "tpu"}}},
             'overrides.deploy.device is "tpu": use auto, cpu, cuda',
         ),
-        ({"overrides": {"deploy": {"port": 99_999}}}, "overrides.deploy.port is 99999: input should be less"),
+        ({"overrides": {"deploy": {"port": 99_999}}}, "overrides.deploy.port is 99999: use 65535 or less"),
         ({"overrides": {"deploy": {"model_uri": "/"}}}, "overrides.deploy.model_uri cannot be set"),
         ({"overrides": {"warm_cache": {"model_digest": ""}}}, "overrides.warm_cache.model_digest cannot be"),
         ({"overrides": {"warm_cache": {"paralel": 3}}}, "overrides.warm_cache.paralel is not a field"),

@@ -39,6 +39,22 @@ def test_the_command_lists_what_the_library_renders() -> None:
     assert all(kind in cli.command.help for kind in cli.KINDS)
 
 
+def test_without_a_kind_it_names_the_kinds_in_a_line(tmp_path: Path) -> None:
+    typed = [sys.executable, "-m", "goldpath.cli.main", "render", "-f", "spec.yaml"]
+    done = subprocess.run(typed, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: Missing argument 'KIND'. Choose from: trainjob, pytorchjob, ")
+
+
+@pytest.mark.parametrize("kind", ["trainjob", "pytorchjob"])
+def test_a_disk_of_this_machine_is_refused_with_its_line(kind: str) -> None:
+    text = TRAIN.replace("uris: {frame: s3://data/frame", "uris:\n  {frame: file:///home/me/frame")
+    told = refused(text, kind)
+    assert told.startswith("spec.yaml, line ")
+    assert "uris.frame" in told
+    assert "a pod cannot read this machine's disk" in told
+
+
 def test_its_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['goldpath', 'render', '--help']\n"

@@ -270,10 +270,11 @@ def test_a_trial_that_diverges_is_a_failed_one(trainer: Trainer) -> None:
 
 def test_a_search_whose_trials_all_fail_says_why_and_can_be_tried_again(trainer: Trainer) -> None:
     def fail(count: int) -> None:
-        raise StepError(f"training ended with code {count}")
+        raise StepError(f"training ended with code {count}", "Give a smaller batch_size.")
 
     trainer.before = fail
-    with pytest.raises(StepError, match=r"all 3 trials of the search failed, the last with: .* code 3"):
+    told = r"all 3 trials of the search failed, the last with: .* code 3\. Give a smaller batch_size"
+    with pytest.raises(StepError, match=told):
         tune({})
     trainer.before = lambda count: None
     assert tune({}).result.best is not None

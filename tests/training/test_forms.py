@@ -82,3 +82,9 @@ def test_mistakes_in_the_gate_are_named(gate: Any, said: str) -> None:
     with pytest.raises(SpecError, match=said) as caught:
         judged({"evaluate": {"gate": gate}})
     assert "\n" not in caught.value.line()
+
+
+def test_a_run_keeps_its_work_in_the_storage_of_all_steps() -> None:
+    overrides = {"fine_tune": {"cluster": {"storage": "s3://other"}}}
+    with pytest.raises(SpecError, match=r"keeps its work in GOLDPATH_STORAGE.*cluster\.claim"):
+        TrainSpec.from_form(method="lora", seed=1, overrides=overrides)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -123,11 +124,31 @@ def test_a_manager_that_is_never_reached_fails_the_trial() -> None:
         reporter.close()
 
 
+def test_whole_curves_are_left_in_the_storage(tmp_path: Path) -> None:
+    folder = f"local://{tmp_path}/curves"
+    reporter = Reporter("trial-1", curves=folder)
+    reporter.row({"step": 1, "loss": 3.0})
+    assert katib.curve(folder, "trial-1", "eval_loss") == []
+    reporter.row({"step": 2, "loss": 2.5, "eval_loss": 2.0})
+    assert katib.curve(folder, "trial-1", "eval_loss") == [(2, 2.0)], "there before the trial has ended"
+    reporter.row({"step": 4, "loss": 2.0, "eval_loss": 1.5})
+    reporter.row({"step": 4, "eval_loss": 1.25})
+    assert katib.curve(folder, "trial-1", "eval_loss") == [(2, 2.0), (4, 1.25)]
+    assert katib.curve(folder, "trial-1", "train_loss") == [(1, 3.0), (2, 2.5), (4, 2.0)]
+
+
+def test_a_storage_that_is_away_costs_a_picture_and_no_trial() -> None:
+    reporter = Reporter("trial-1", curves="file:///proc/goldpath")
+    reporter.row({"step": 1, "eval_loss": 2.0})
+    reporter.close()
+
+
 def test_a_pod_knows_its_trial_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KATIB_TRIAL_NAME", raising=False)
     assert Reporter.of_this_pod() is None
     monkeypatch.setenv("KATIB_TRIAL_NAME", "tuning-abc")
     monkeypatch.setenv(katib.KATIB_VARIABLE, "db:6789")
+    monkeypatch.setenv(katib.CURVES_VARIABLE, "s3://a/curves")
     found = Reporter.of_this_pod()
     assert found is not None
-    assert (found.trial, found.address) == ("tuning-abc", "db:6789")
+    assert (found.trial, found.address, found.curves) == ("tuning-abc", "db:6789", "s3://a/curves")

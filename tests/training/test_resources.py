@@ -113,7 +113,8 @@ def test_what_does_not_fit_is_refused_with_a_value_that_does(processes):
         (
             {"batch_size": 64, "sequence_length": 16384},
             {"max_trials": 0},
-            "Set in overrides.fine_tune batch_size to 1, gradient_checkpointing to true and sequence_length to",
+            "Set overrides.fine_tune.batch_size to 1, overrides.fine_tune.gradient_checkpointing to true and "
+            "overrides.fine_tune.sequence_length to",
         ),
     ],
 )
@@ -121,6 +122,52 @@ def test_the_way_out_names_the_field_that_decides(here, train, searched, says):
     here(16)
     with pytest.raises(MachineError, match=says):
         plan(TrainSpec(**train), SearchSpec(**searched))
+
+
+def remedy(train: TrainSpec, searched: SearchSpec = NO_SEARCH, **asked) -> str:
+    with pytest.raises(GoldpathError) as refused:
+        plan(train, searched, **asked)
+    return refused.value.remedy
+
+
+def test_what_is_so_already_is_not_among_the_ways_out(here):
+    here(8)
+    told = remedy(TrainSpec(batch_size=1, sequence_length=16384, gradient_checkpointing=True))
+    assert re.fullmatch(r"Set overrides.fine_tune.sequence_length to \d+: that needs [\d.]+ GiB\.", told)
+    told = remedy(TrainSpec(batch_size=2, sequence_length=16384, gradient_checkpointing=True))
+    assert "gradient_checkpointing" not in told
+    assert "batch_size to 1 and overrides.fine_tune.sequence_length to" in told
+
+
+def test_the_way_out_of_a_search_is_set_where_the_search_takes_its_values(here):
+    here(6)
+    batches = SearchParameter(name="batch_size", type="categorical", list=(32, 64))
+    searched = SearchSpec(parameters=(batches,), parallel_trials=2)
+    told = remedy(TrainSpec(sequence_length=4096), searched)
+    assert told.startswith(
+        "Set overrides.tune.parallel_trials to 1, batch_size in overrides.tune.parameters to 1, "
+    )
+
+
+def test_full_fine_tuning_is_led_to_adapters_before_another_model(here):
+    here(9)
+    told = remedy(TrainSpec(method="full", batch_size=64, sequence_length=1024))
+    assert "gradient_checkpointing to true and method to lora: that needs" in told
+    lora = TrainSpec(batch_size=1, sequence_length=1024, gradient_checkpointing=True)
+    assert plan(lora).here.fits
+
+
+def test_without_bf16_the_ways_out_are_computed_in_fp32():
+    told = remedy(TrainSpec(batch_size=64), local=False, gpus="T4")
+    batch, need = re.search(r"batch_size to (\d+): that needs ([\d.]+) GiB in fp32", told).groups()
+    place = plan(TrainSpec(batch_size=int(batch)), local=False, gpu="whole:T4").cluster
+    assert (place.precision, f"{place.need / GIB:.1f}") == ("fp32", need)
+    assert place.need <= 0.9 * 0.9 * place.has
+    with pytest.raises(SpecError, match=r"the training needs [\d.]+ GiB in fp32 and whole:T4 has") as caught:
+        plan(TrainSpec(batch_size=64), local=False, gpu="whole:T4", gpus="T4")
+    assert "qlora" not in caught.value.remedy
+    with pytest.raises(SpecError, match="qlora computes in bf16, and whole:T4 gives T4, which has none"):
+        plan(TrainSpec(method="qlora"), local=False, gpu="whole:T4")
 
 
 def test_a_model_that_is_too_large_in_any_way_says_so(here):
@@ -186,6 +233,24 @@ def test_on_a_cluster_auto_is_the_smallest_that_fits_with_the_margin():
         plan(TrainSpec(batch_size=1024), local=False, gpus="T4,L4")
 
 
+def test_on_a_cluster_each_gpu_holds_its_share(here):
+    full = {"method": "full", "batch_size": 1, "processes": 4}
+    alone, shared = (
+        plan(TrainSpec(**full, cluster={"sharding": kind, "nodes": 2}), local=False, gpus="A100-80GB")
+        for kind in ("none", "fsdp")
+    )
+    assert alone.gpu == shared.gpu == "whole:A100-80GB*4", "the request is a node's"
+    assert shared.cluster.need < alone.cluster.need / 3
+    assert (shared.shape["nodes"], shared.shape["sharding"]) == (2, "fsdp")
+    here(64)
+    unshared = plan(TrainSpec(method="full", batch_size=1, processes=2, cluster={"sharding": "fsdp"}))
+    assert unshared.here.need == plan(TrainSpec(method="full", batch_size=1, processes=2)).here.need
+    told = remedy(TrainSpec(method="full", batch_size=1), local=False, gpus="L4")
+    assert "processes to 2 and cluster.sharding to fsdp" in told
+    way = TrainSpec(method="full", batch_size=1, processes=2, cluster={"sharding": "fsdp"})
+    assert plan(way, local=False, gpus="L4").gpu == "whole:L4*2"
+
+
 def test_on_a_cluster_what_is_asked_for_is_checked():
     assert plan(TrainSpec(), local=False, gpu="mig:1g.20gb").cluster.fits
     with pytest.raises(
@@ -197,7 +262,7 @@ def test_on_a_cluster_what_is_asked_for_is_checked():
     unknown = plan(TrainSpec(), local=False, gpu="whole")
     assert (unknown.gpu, unknown.cluster.has, unknown.cluster.fits) == ("whole", 0, None)
     assert "how much memory whole has is not known before it is granted" in unknown.notes[-1]
-    for request in ("whole:GB200", "mps:L4"):
+    for request in ("whole:GB300", "mps:L4"):
         huge = plan(TrainSpec(batch_size=4096), local=False, gpu=request)
         assert huge.cluster.fits is None, "what it has is not known"
         assert request in huge.notes[-1]

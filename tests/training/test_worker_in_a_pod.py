@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from goldpath.core import storage
 from goldpath.core.errors import MachineError
 from goldpath.core.modelfiles import check_model_folder
 from goldpath.core.ports import free_port
@@ -58,6 +59,27 @@ def test_outputs_at_a_uri_are_those_of_a_disk(tmp_path: Path, frame: Path, model
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
 
 
+def test_what_a_step_has_kept_is_brought_once_and_checked(
+    home: Path, tmp_path: Path, frame: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base model lies inside a build, whose digests lie beside it; all processes of a node share the copy."""
+    kept, out = f"local://{tmp_path}/team/store/base/{'a' * 32}/{'b' * 32}", (tmp_path / "out").as_uri()
+    build = tmp_path / "build"
+    shutil.copytree(model, build / "model")
+    storage.put(build, kept)
+    asked = arguments(spec=f"env:{SPEC_VARIABLE}", frame=frame.as_uri(), base=f"{kept}/model", out=out)
+    assert worker.main(asked) == 0
+    (brought,) = home.glob("brought/base/*/*/model/config.json")
+    brought.unlink()  # had a second process brought its own, it would have one
+    assert worker.main(asked) == 2
+    shutil.rmtree(home)
+    (tmp_path / "team/store/base" / ("a" * 32) / ("b" * 32) / "model/config.json").write_text("{}")
+    assert worker.main(asked) == 2
+    said = json.loads((tmp_path / "out/outcome.json").read_text())["error"]["message"]
+    assert "config.json" in said
+    assert "damaged" in said
+
+
 def test_a_pod_goes_on_from_what_an_evicted_one_left(
     tmp_path: Path, frame: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +106,30 @@ def test_a_pod_goes_on_from_what_an_evicted_one_left(
     assert steps == [1, 2, 3, 4]
     assert work(whole.as_uri(), frame, model) == 0
     found, wanted = (load_file(folder / "model/model.safetensors") for folder in (store / "run", whole))
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_checkpoints_stay_on_a_claim_and_the_next_pod_goes_on_from_there(
+    tmp_path: Path, frame: Path, model: Path
+) -> None:
+    store, claim = tmp_path / "store", tmp_path / "claim/fine-tune-key"
+    store.mkdir()
+    (store / "run").mkdir()
+    (store / "run/model").write_text("in the way")  # the first pod cannot send its model
+    assert work(f"local://{store}/run", frame, model, folder=str(claim)) == 2
+    assert (claim / f"checkpoints/checkpoint-4/{COMPLETE}").is_file()
+    assert not (store / "run/checkpoints").exists()
+    shutil.rmtree(claim / "checkpoints/checkpoint-4")
+    (store / "run/model").unlink()
+    assert work(f"local://{store}/run", frame, model, folder=str(claim)) == 0
+    figures = json.loads((store / "run/outcome.json").read_text())["figures"]
+    assert (figures["resumed_from"], figures["steps"]) == (3, 4)
+    check_model_folder(store / "run/model")
+    assert not claim.exists(), "it has served"
+    assert work((tmp_path / "whole").as_uri(), frame, model) == 0
+    found, wanted = (
+        load_file(folder / "model/model.safetensors") for folder in (store / "run", tmp_path / "whole")
+    )
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 

@@ -22,14 +22,14 @@ def run_trainjob(part: str, spec: TrainJobSpec) -> JobResult:
     """Create the TrainJob of this run and step, or go on with it, and wait for its end.
 
     Args:
-        part: tells the jobs of one run apart; the object's name is made from run, step and this.
+        part: what the job is called; the object's name is made from run, step, this and what is asked for.
         spec: what to run and where.
 
     Returns:
         How it ended, and the last measures that its trainer reported.
 
     Raises:
-        InputError: not on a cluster; a name that cannot be one.
+        InputError: not on a cluster, or in a pipeline that was not made for one; a name that cannot be one.
         MachineError: the cluster has no such runtime.
         StepError: the job failed, was ended by its deadline or went away, and why.
     """
@@ -41,7 +41,7 @@ def run_trainjob(part: str, spec: TrainJobSpec) -> JobResult:
             "Set GOLDPATH_BACKEND=kubernetes and KUBECONFIG, or run the command itself on this machine.",
         )
     cluster, began = Cluster.connect(), time.time()
-    name = cluster.name(part, most=jobs.NAME)
+    name = jobs.name(cluster, spec.digest(), part)
     objects = trainjob.generic(
         name,
         spec,

@@ -17,8 +17,15 @@ from goldpath.training.manifests import read, runtime
 Manifest = dict[str, Any]
 NAME = 37
 """Characters of a job's name: JobSet and Katib make longer ones from it."""
+_SHOWN = 8
+"""Characters of a key that tell its work from others of one run and step."""
 GRACE_S = 300
 """Seconds beyond a job's own deadline: its controller ends it first, and says why."""
+
+
+def name(cluster: Cluster, key: str, part: str = "") -> str:
+    """The name of the object of this run and step that does the work `key`, the same each time it is tried."""
+    return cluster.name("-".join(filter(None, (part, key[:_SHOWN]))), most=NAME)
 
 
 def place(cluster: Cluster, gpu: str, name: str) -> Placement:

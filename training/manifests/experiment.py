@@ -1,12 +1,13 @@
-"""Katib Experiment (kubeflow.org/v1beta1) from the same `SearchSpec` that the local search runs; a trial is a TrainJob.
+"""Katib Experiment (kubeflow.org/v1beta1) from the same `SearchSpec` that the local search runs; a trial is a TrainJob,
+or a PyTorchJob on clusters with the v1 training operator.
 
 How a trial's measures reach Katib
     **Push** wherever there is no early stopping: the process that trains sends each measure to Katib's DB manager
     itself. There is no sidecar, so nothing is left that could wait for a process that has ended, the pod stays as
     restricted as we made it, and a trial without measures is marked as such at once.
     **StdOut** for early stopping, since Katib's stop rules live in its sidecar: the trial prints `name=value` lines,
-    and the sidecar ends with the process that it watches. Katib gives the sidecar no security context of its own: on a
-    namespace with Pod Security "restricted" KatibConfig needs `init.controller.injectSecurityContext: true`.
+    and the sidecar ends with the process that it watches. Not on a namespace with Pod Security "restricted": the pod of
+    an early stopping cannot be given a security context (the sidecar's is `init.controller.injectSecurityContext`).
     The file collector, which can wait for ever with TrainJobs, is never used.
 """
 
@@ -17,10 +18,10 @@ from typing import Any
 
 from goldpath.accelerators.placement import Placement
 from goldpath.core.errors import SpecError
-from goldpath.training import launch
+from goldpath.training import katib, launch
 from goldpath.training.cluster import SCRATCH, TORCH_RUNTIME, ClusterSpec, Uris
-from goldpath.training.katib import DB_MANAGER, MEASURES
-from goldpath.training.manifests import trainjob
+from goldpath.training.katib import MEASURES
+from goldpath.training.manifests import pytorchjob, trainjob
 from goldpath.training.manifests.pods import Manifest
 from goldpath.training.manifests.runtime import NODE
 from goldpath.training.manifests.typed import check_experiment
@@ -33,8 +34,21 @@ MOST = 40
 """Characters of an Experiment's name (Katib's webhook)."""
 _SUFFIX = len("-xxxxxxxx")
 """Katib names a trial EXPERIMENT-RANDOM."""
-SUCCEEDED = 'status.conditions.#(type=="Complete")#|#(status=="True")#'
 FAILED = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
+_SUCCEEDED = 'status.conditions.#(type=="{}")#|#(status=="True")#'
+_BY_KIND: dict[str, Manifest] = {
+    "TrainJob": {
+        "primaryContainerName": NODE,
+        "primaryPodLabels": {"batch.kubernetes.io/job-completion-index": "0"},
+        "successCondition": _SUCCEEDED.format("Complete"),
+    },
+    "PyTorchJob": {
+        "primaryContainerName": pytorchjob.CONTAINER,
+        "primaryPodLabels": {"training.kubeflow.org/job-role": "master"},
+        "successCondition": _SUCCEEDED.format("Succeeded"),
+    },
+}
+"""By the kind of a trial: whose measures count, and when it has succeeded."""
 BUDGET = "max_steps"
 """What Hyperband hands out: optimizer steps."""
 _ETA = 3
@@ -51,7 +65,9 @@ def render(
     namespace: str = "",
     carried_by: Manifest | None = None,
     retain: bool = False,
-    db_manager: str = DB_MANAGER,
+    operator: bool = False,
+    db_manager: str = "",
+    curves: str = "",
 ) -> list[Manifest]:
     """A search as an Experiment, after the objects that its trials need; checked against the typed models.
 
@@ -67,7 +83,9 @@ def render(
         namespace: of all objects; empty leaves it to whoever creates them.
         carried_by: the runtime as it is on the cluster (see `trainjob.render`).
         retain: keep the trials' TrainJobs after their end.
-        db_manager: `host:port` of Katib's DB manager.
+        operator: trials are PyTorchJobs, for a cluster that has the v1 training operator and no Trainer.
+        db_manager: `host:port` of Katib's DB manager; empty: `katib.db_manager`.
+        curves: URI of a folder where trials leave all their measures; empty: they leave none.
 
     Raises:
         SpecError: no trials asked for, a name that is too long, a search that Katib cannot do, `trainjob.render`'s.
@@ -77,18 +95,24 @@ def render(
     settings, parameters = _algorithm(search), _parameters(search)
     pushes = search.early_stopping.algorithm != "medianstop"
     names = [parameter["name"] for parameter in parameters]
-    *objects, trial = trainjob.render(
-        name,
-        trial_spec(search, train),
-        _once(cluster, carried_by),
-        uris.model_copy(update={"out": f"file://{SCRATCH}"}),
-        placement,
-        namespace=namespace,
-        carried_by=carried_by,
-        save_model=False,
-        chosen={at: f"${{trialParameters.{at}}}" for at in names},
-        env={launch.KATIB_VARIABLE: db_manager} if pushes else None,
-    )
+    asked: Manifest = {
+        "name": name,
+        "spec": trial_spec(search, train),
+        "cluster": _once(cluster, operator or carried_by is not None),
+        "uris": uris.model_copy(update={"out": f"file://{SCRATCH}"}),
+        "placement": placement,
+        "namespace": namespace,
+        "save_model": False,
+        "chosen": {at: f"${{trialParameters.{at}}}" for at in names},
+        "env": {
+            **({launch.KATIB_VARIABLE: db_manager or katib.db_manager()} if pushes else {}),
+            **({launch.CURVES_VARIABLE: curves} if curves else {}),
+        },
+    }
+    if operator:
+        *objects, trial = pytorchjob.render(**asked)
+    else:
+        *objects, trial = trainjob.render(**asked, carried_by=carried_by)
     del trial["metadata"]  # Katib names each trial, and refuses a name or a namespace here
     trials = _trials(search)
     spec: Manifest = {
@@ -124,9 +148,7 @@ def _require_name(name: str, search: SearchSpec, cluster: ClusterSpec) -> None:
 
 def _template(trial: Manifest, names: list[str], retain: bool) -> Manifest:
     return {
-        "primaryContainerName": NODE,
-        "primaryPodLabels": {"batch.kubernetes.io/job-completion-index": "0"},
-        "successCondition": SUCCEEDED,
+        **_BY_KIND[trial["kind"]],
         "failureCondition": FAILED,
         "retain": retain,
         "trialParameters": [{"name": name, "reference": name} for name in names],
@@ -134,9 +156,14 @@ def _template(trial: Manifest, names: list[str], retain: bool) -> Manifest:
     }
 
 
-def _once(cluster: ClusterSpec, carried_by: Manifest | None) -> ClusterSpec:
-    """A trial that failed, most often by its values, does not start again unless asked; an evicted one does."""
-    ours = carried_by is not None or cluster.runtime == TORCH_RUNTIME
+def _once(cluster: ClusterSpec, known: bool) -> ClusterSpec:
+    """A trial that failed, most often by its values, does not start again unless asked; an evicted one does.
+
+    Args:
+        cluster: where trials run.
+        known: whether the restarts of a trial can be set: its runtime is at hand, or it needs none.
+    """
+    ours = known or cluster.runtime == TORCH_RUNTIME
     return cluster.model_copy(update={"retries": 0}) if cluster.retries is None and ours else cluster
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from goldpath.core import environment
 from goldpath.training.cluster import MOUNT, ClusterSpec
 
 Manifest = dict[str, Any]
@@ -11,16 +12,12 @@ USER = 1000
 HOME = "/home/goldpath"
 MANAGER = "goldpath.io/train"
 """Owner of our `runtimePatches`; the GPU placement's has another."""
-KEYS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL",
-    "AWS_REGION",
-    "HF_TOKEN",
-)
-"""What a Secret for object storage may hold."""
-ENVIRONMENT = {"HOME": HOME, "HF_HOME": f"{HOME}/huggingface", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = {
+    "HOME": HOME,
+    "GOLDPATH_HOME": f"{HOME}/state",
+    "HF_HOME": f"{HOME}/huggingface",
+    "PYTHONUNBUFFERED": "1",
+}
 _STORAGE = "goldpath-storage"
 
 
@@ -46,12 +43,17 @@ def container_security(read_only: bool = True) -> Manifest:
 
 
 def folders(home: bool = True) -> tuple[list[Manifest], list[Manifest]]:
-    """Volumes and mounts to write to beside a read-only root: /tmp, the home with its caches, shared memory."""
+    """Volumes and mounts beside a read-only root: /tmp, shared memory; for our worker its home and certificates."""
     paths = {"tmp": "/tmp", **({"home": HOME} if home else {}), "shm": "/dev/shm"}  # noqa: S108
     volumes: list[Manifest] = [
         {"name": name, "emptyDir": {"medium": "Memory"} if name == "shm" else {}} for name in paths
     ]
-    return volumes, [{"name": name, "mountPath": path} for name, path in paths.items()]
+    mounts = [{"name": name, "mountPath": path} for name, path in paths.items()]
+    if home:
+        trusted = environment.CERTIFICATES
+        volumes.append({"name": trusted, "configMap": {"name": trusted, "optional": True}})
+        mounts.append({"name": trusted, "mountPath": environment.CERTIFICATES_AT})
+    return volumes, mounts
 
 
 def variables(values: dict[str, str]) -> list[Manifest]:
@@ -60,13 +62,28 @@ def variables(values: dict[str, str]) -> list[Manifest]:
 
 
 def credentials(secret: str) -> list[Manifest]:
-    """`env` from a Secret: the keys that it has."""
-    if not secret:
-        return []
+    """`env` from the Secret of the storage and the settings of the namespace: the keys that they have."""
+    made = [_key("configMapKeyRef", environment.SETTINGS, *pair) for pair in _read(environment.SETTINGS)]
+    if secret:
+        made = [*(_key("secretKeyRef", secret, *pair) for pair in _read(environment.STORAGE)), *made]
+    return made
+
+
+def from_secrets(values: dict[str, str]) -> list[Manifest]:
+    """`env` from SECRET/KEY each, which must be there."""
+    parts = {name: value.split("/", 1) for name, value in values.items()}
     return [
-        {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}}}
-        for key in KEYS
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+        for name, (secret, key) in parts.items()
     ]
+
+
+def _read(source: str) -> list[tuple[str, str]]:
+    return list(environment.variables(source, jobs=True).items())
+
+
+def _key(kind: str, source: str, key: str, variable: str) -> Manifest:
+    return {"name": variable, "valueFrom": {kind: {"name": source, "key": key, "optional": True}}}
 
 
 def storage(cluster: ClusterSpec) -> tuple[list[Manifest], list[Manifest]]:

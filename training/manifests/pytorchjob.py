@@ -28,6 +28,9 @@ def render(
     placement: Placement,
     *,
     namespace: str = "",
+    save_model: bool = True,
+    chosen: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
 ) -> list[Manifest]:
     """A fine-tuning as a PyTorchJob, after the objects that it needs.
 
@@ -40,7 +43,42 @@ def render(
     no_gpus = placement.model_copy(
         update={"limits": {}, "pod_claims": (), "container_claims": (), "objects": ()}
     )
-    trainer = trainjob.render(name, spec, plain, uris, no_gpus, namespace=namespace)[-1]["spec"]["trainer"]
+    *_, job = trainjob.render(
+        name,
+        spec,
+        plain,
+        uris,
+        no_gpus,
+        namespace=namespace,
+        save_model=save_model,
+        chosen=chosen,
+        env=env,
+    )
+    pod = _pod(job["spec"]["trainer"], cluster, placement)
+    replicas = {"Master": 1, **({"Worker": cluster.nodes - 1} if cluster.nodes > 1 else {})}
+    where = {"namespace": namespace} if namespace else {}
+    made: Manifest = {
+        "apiVersion": API,
+        "kind": "PyTorchJob",
+        "metadata": {"name": name, **where},
+        "spec": {
+            "nprocPerNode": str(spec.processes),
+            "runPolicy": {
+                "activeDeadlineSeconds": cluster.deadline_seconds,
+                "backoffLimit": RETRIES if cluster.retries is None else cluster.retries,
+                "cleanPodPolicy": "Running",
+            },
+            "pytorchReplicaSpecs": {
+                role: {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": deepcopy(pod)}}
+                for role, count in replicas.items()
+            },
+        },
+    }
+    return [*map(deepcopy, placement.objects), made]
+
+
+def _pod(trainer: Manifest, cluster: ClusterSpec, placement: Placement) -> Manifest:
+    """The specification of a pod that does what a TrainJob's `trainer` says."""
     volumes, mounts = pods.folders()
     claim, claim_mount = pods.storage(cluster)
     container: Manifest = {
@@ -63,23 +101,4 @@ def render(
         "volumes": [*volumes, *claim],
     }
     place_pod(pod, placement)
-    replicas = {"Master": 1, **({"Worker": cluster.nodes - 1} if cluster.nodes > 1 else {})}
-    where = {"namespace": namespace} if namespace else {}
-    made: Manifest = {
-        "apiVersion": API,
-        "kind": "PyTorchJob",
-        "metadata": {"name": name, **where},
-        "spec": {
-            "nprocPerNode": str(spec.processes),
-            "runPolicy": {
-                "activeDeadlineSeconds": cluster.deadline_seconds,
-                "backoffLimit": RETRIES if cluster.retries is None else cluster.retries,
-                "cleanPodPolicy": "Running",
-            },
-            "pytorchReplicaSpecs": {
-                role: {"replicas": count, "restartPolicy": "OnFailure", "template": {"spec": deepcopy(pod)}}
-                for role, count in replicas.items()
-            },
-        },
-    }
-    return [*map(deepcopy, placement.objects), made]
+    return pod

@@ -12,7 +12,7 @@ from goldpath.accelerators.render import train_job
 from goldpath.accelerators.render.trainer import training_jobs
 from goldpath.core.errors import SpecError
 from goldpath.training import launch
-from goldpath.training.cluster import TORCH_RUNTIME, ClusterSpec, Machine, TrainJobSpec, Uris
+from goldpath.training.cluster import MOUNT, TORCH_RUNTIME, ClusterSpec, Machine, TrainJobSpec, Uris
 from goldpath.training.manifests import pods, runtime, sharding
 from goldpath.training.manifests.pods import MANAGER, Manifest
 from goldpath.training.specs import TrainSpec
@@ -54,7 +54,7 @@ def render(
         SpecError: no place for the outputs, processes that don't match the GPUs, a name that is too long, sharding.
     """
     _require_processes(spec.processes, placement)
-    _require_worker(spec, cluster)
+    _require_devices(cluster.sharding, placement)
     out = uris.out or cluster.out(name)
     if not out:
         raise SpecError(
@@ -72,6 +72,7 @@ def render(
             frame=uris.frame,
             base=uris.base,
             out=out,
+            folder=_folder(cluster, out),
             save_model=save_model,
             chosen=chosen,
         ),
@@ -119,7 +120,7 @@ def generic(
         "numNodes": spec.nodes,
         "numProcPerNode": spec.processes,
         "resourcesPerNode": resources(spec),
-        "env": pods.variables(env),
+        "env": [*pods.variables(env), *pods.from_secrets(spec.secrets)],
     }
     patch: Manifest = {}
     containers: list[Manifest] = []
@@ -243,11 +244,14 @@ def _require_processes(processes: int, placement: Placement) -> None:
         )
 
 
-def _require_worker(spec: TrainSpec, cluster: ClusterSpec) -> None:
-    """Refuse what our training loop cannot do."""
-    if cluster.sharding == "none":
-        return
-    raise SpecError(
-        f"sharding is {cluster.sharding}, and our training loop keeps a whole copy of the model in each process",
-        "Use sharding none with method lora or qlora, or run code of your own with run_trainjob, which takes it.",
-    )
+def _folder(cluster: ClusterSpec, out: str) -> str:
+    """Of checkpoints on the claim, where the outputs go elsewhere: named as they are, so that a later job finds it."""
+    return f"{MOUNT}/{'-'.join(out.split('/')[-2:])}" if cluster.claim and not out.startswith("file:") else ""
+
+
+def _require_devices(sharding: str, placement: Placement) -> None:
+    if sharding != "none" and placement.request.none:
+        raise SpecError(
+            f"sharding is {sharding} and gpu is none: accelerate shares out nothing among processors",
+            "Ask for a GPU for each process, or use sharding none.",
+        )

@@ -17,6 +17,7 @@ from goldpath.core.process import kill_tree, start_detached
 from goldpath.serving.backends import kubernetes
 from tests.kube import QUICK, Server
 from tests.kube.conftest import server
+from tests.kube.roles import of_the_pipelines
 from tests.models import make_tiny_model
 from tests.serving.cluster.played import Bucket, KServe, group, node
 from tests.serving.conftest import SCRIPT
@@ -53,7 +54,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kserve(
     server: Server, engine: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> KServe:
-    """A cluster with KServe, one node group and one node with GPUs; the process works on it for the run `run-1`."""
+    """A cluster with KServe, one node group and one node with GPUs; the process works on it for the run `run-1`, and
+    may do what `deploy/base` grants."""
     (tmp_path / "buckets").mkdir()
     monkeypatch.setenv("TEST_BUCKETS", str(tmp_path / "buckets"))
     monkeypatch.setitem(REGISTRY, "s3", Bucket)
@@ -67,6 +69,7 @@ def kserve(
     for thing in (group(), node()):
         server.put(thing)
     server._first = set(server.store.things)  # what `left` leaves out
+    server.enforce(of_the_pipelines())
     return KServe(server, engine)
 
 

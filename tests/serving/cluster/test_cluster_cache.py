@@ -12,14 +12,16 @@ import pytest
 from goldpath.components.warm_cache import warm_cache
 from goldpath.core.errors import MachineError, ModelError, SpecError, StepError
 from goldpath.core.files import read_json
-from goldpath.serving import model_cache
+from goldpath.core.kubernetes import ClusterError
+from goldpath.serving import endpoints, model_cache
 from goldpath.serving.results import CachedModel
 from goldpath.serving.specs import CacheSpec
 from tests.kube import Server
+from tests.kube.roles import Rule
 from tests.kube.things import Thing
 from tests.serving.cluster.conftest import Keep
 from tests.serving.cluster.played import KServe, group
-from tests.serving.cluster.test_cluster_endpoints import hurry
+from tests.serving.cluster.test_cluster_endpoints import hurry, spec
 
 
 def warm(model: tuple[str, str], **cluster: Any) -> CachedModel:
@@ -73,10 +75,31 @@ def test_the_step_hands_on_the_uri_that_kserve_compares(
 
 
 def test_a_cache_for_all_namespaces_by_spec(server: Server, kserve: KServe, keep: Keep) -> None:
+    groups, plurals, verbs = map(frozenset, (["serving.kserve.io"], ["localmodelcaches"], ["create"]))
+    assert server.rules
+    with pytest.raises(ClusterError, match="may not create localmodelcaches"):
+        warm(keep(), namespaced=False)
+    server.enforce([*server.rules, Rule(groups, plurals, verbs, namespaced=False)])
     warm(keep(), namespaced=False, storage_key="models")
     made = cache(server, "LocalModelCache")
     assert made["spec"]["storage"] == {"key": "models"}
     assert "namespace" not in made["metadata"]
+
+
+def test_the_account_of_the_settings_reads_for_cache_and_service(
+    server: Server, kserve: KServe, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = keep()
+    warm(model)
+    monkeypatch.setenv("GOLDPATH_MODEL_ACCOUNT", "model-reader")
+    warm(model)
+    plain, read = sorted(server.find("LocalModelNamespaceCache"), key=lambda one: len(str(one["spec"])))
+    assert "serviceAccountName" not in plain["spec"]
+    assert read["spec"]["serviceAccountName"] == "model-reader"
+    assert read["metadata"]["name"] != plain["metadata"]["name"], "what a cache reads by cannot be changed"
+    endpoints.deploy(spec(model))
+    (service,) = server.find("InferenceService")
+    assert service["spec"]["predictor"]["serviceAccountName"] == "model-reader"
 
 
 def test_a_failed_download_names_the_node_and_the_next_try_begins_anew(

@@ -50,6 +50,15 @@ def kind_on(kind: str, cluster: str) -> list[Manifest]:
     return rendered(serve_spec(kind, gpu=CLUSTERS[cluster][0], context_length=8192), cluster)
 
 
+def read_by(kind: str) -> list[Manifest]:
+    """As GOLDPATH_MODEL_ACCOUNT=model-reader has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOLDPATH_MODEL_ACCOUNT", "model-reader")
+        if kind == "model-cache":
+            return model_cache.render(ClusterCacheSpec.parse(CACHE), "team")
+        return rendered(serve_spec(kind, gpu="mig:1g.10gb"), "plugin-mig")
+
+
 def reuse(kind: str, mode: str) -> list[Manifest]:
     return rendered(serve_spec(kind, gpu="whole", kv=KV[mode]))
 
@@ -77,6 +86,7 @@ CASES: dict[str, Callable[[], list[Manifest]]] = {
         f"{kind}.canary": lambda k=kind: rendered(serve_spec(k, gpu="whole:H100*2", **CANARY))
         for kind in KINDS
     },
+    **{f"{kind}.account": lambda k=kind: read_by(k) for kind in (*KINDS, "model-cache")},
     "llm-inference-service.prefill": with_prefill,
     "inference-service.node-group": lambda: rendered(
         serve_spec(
@@ -149,6 +159,32 @@ SCALED_OBJECT = schemas.strict(
         },
     }
 )  # fmt: skip
+
+
+def test_an_account_of_its_own_or_a_key_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLDPATH_MODEL_ACCOUNT", " model-reader ")
+    assert ClusterCacheSpec.parse(CACHE).service_account == serve_spec().service_account == "model-reader"
+    own = {"service_account": "own"}
+    assert (
+        ClusterCacheSpec.parse({**CACHE, **own}).service_account == serve_spec(**own).service_account == "own"
+    )
+    for other in ({"storage_key": "models"}, {"namespaced": False}):
+        assert ClusterCacheSpec.parse({**CACHE, **other}).service_account == ""
+
+
+def test_the_account_to_copy_is_what_kserve_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    account, *secrets = yaml.safe_load_all((DEPLOY / "serving" / "model-reader.yaml").read_text())
+    assert [one["name"] for one in account["secrets"]] == [one["metadata"]["name"] for one in secrets]
+    for one in (account, *secrets):
+        assert not schemas.problems(one)
+    (s3, hub) = secrets
+    # KServe's pkg/credentials/s3 and hf, v0.20; no Secret may look like another kind's.
+    assert set(s3["stringData"]) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert set(hub["stringData"]) == {"HF_TOKEN"}
+    assert set(s3["metadata"]["annotations"]) == {
+        f"serving.kserve.io/s3-{name}" for name in ("endpoint", "usehttps", "region")
+    }
+    assert "://" not in s3["metadata"]["annotations"]["serving.kserve.io/s3-endpoint"]
 
 
 def problems(item: Manifest) -> list[str]:

@@ -10,13 +10,15 @@ import pytest
 from goldpath.core.kubernetes import Cluster
 from goldpath.training.manifests import runtime
 from tests.kube import QUICK, Server
+from tests.kube.roles import of_the_pipelines
 
 
 @pytest.fixture
 def cluster(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Server]:
-    """A cluster with our runtimes, for the step that the module names; pods hand each other work through a folder."""
+    """A cluster with our runtimes, where steps may do what `deploy/base` grants; for the step that the module names.
+    Pods hand each other work through a folder."""
     with Server() as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
         monkeypatch.setenv("GOLDPATH_BACKEND", "kubernetes")
@@ -27,6 +29,7 @@ def cluster(
         monkeypatch.setattr(Cluster, "connect", lambda **given: connect(retry=QUICK, **given))
         for one in runtime.deployed().values():
             server.put(one)
+        server.enforce(of_the_pipelines())
         yield server
 
 

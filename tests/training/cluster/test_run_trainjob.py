@@ -64,13 +64,21 @@ def test_two_jobs_of_one_run_have_names_of_their_own(cluster: Server) -> None:
     again = run_trainjob("first", spec())
     assert again.name.startswith("run-1-run-trainjob-first-")
     assert len(cluster.created) == 2
-    with pytest.raises(InputError, match="exists already with another content"):
-        run_trainjob("first", spec(nodes=2))
+    assert run_trainjob("first", spec(nodes=2)).name != again.name, "what is asked for tells them apart, too"
+
+
+def test_a_pipeline_that_was_not_made_for_kubeflow_says_how_to_make_it(
+    cluster: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOLDPATH_RUN")
+    with pytest.raises(SpecError, match=r"needs a run and a step.*kubeflow\.for_kubeflow\(task\)"):
+        run_trainjob("job", spec())
+    assert left(cluster) == []
 
 
 def test_a_failure_says_what_became_of_its_pod(cluster: Server) -> None:
     cluster.on("TrainJob", runs_out_of_memory(cluster))
-    with pytest.raises(StepError, match=r"TrainJob run-1-run-trainjob-job-\w+ failed.*OOMKilled"):
+    with pytest.raises(StepError, match=r"TrainJob run-1-run-trainjob-job-[\w-]+ failed.*OOMKilled"):
         run_trainjob("job", spec())
     assert left(cluster) == []
 

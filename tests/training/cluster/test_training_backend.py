@@ -1,4 +1,4 @@
-"""Fine-tuning and search on a cluster: the objects, what is waited for, what comes back, what is left behind."""
+"""Fine-tuning on a cluster: the objects, what is waited for, what comes back, what is left behind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ import pytest
 
 from goldpath.core import storage
 from goldpath.core.errors import GoldpathError, MachineError, StepError
-from goldpath.training import finetune, search
-from goldpath.training.specs import SearchSpec, TrainSpec
+from goldpath.training import finetune
+from goldpath.training.backends import kubernetes
+from goldpath.training.specs import TrainSpec
 from tests.buckets import bucket
 from tests.kube import Server
-from tests.kube.jobs import Kubelet, failed, runs_out_of_memory, searches, trains
+from tests.kube.jobs import Kubelet, argument, failed, runs_out_of_memory, trains
 from tests.kube.things import condition
 from tests.models import make_frame, make_tiny_model
 from tests.training.cluster.conftest import left
@@ -82,7 +83,7 @@ def test_the_error_of_the_worker_is_the_error_of_the_step(cluster: Server) -> No
 
 def test_a_job_that_says_nothing_is_explained_by_its_pods(cluster: Server) -> None:
     cluster.on("TrainJob", runs_out_of_memory(cluster))
-    with pytest.raises(StepError, match=r"TrainJob run-1-fine-tune-\w+ failed.*OOMKilled"):
+    with pytest.raises(StepError, match=r"TrainJob run-1-fine-tune-[\w-]+ failed.*OOMKilled"):
         fine_tune()
     assert left(cluster) == []
 
@@ -141,18 +142,94 @@ def test_a_killed_step_is_tried_again_and_adopts_its_job(cluster: Server, tmp_pa
     assert len(cluster.created) == 1
 
 
+def work(tmp_path: Path) -> list[Path]:
+    """What jobs have left in the storage, beside the slots that are kept."""
+    return [file for file in (tmp_path / "shared" / "work").rglob("*") if file.is_file()]
+
+
+def killed(*_: Any) -> str:
+    raise KeyboardInterrupt
+
+
 def test_a_step_that_was_killed_after_its_job_had_ended_does_not_train_again(
-    cluster: Server, tmp_path: Path
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
-    first = fine_tune()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune()
     shutil.rmtree(tmp_path / "home")
-    shutil.rmtree(tmp_path / "shared" / "store")
     (job,) = cluster.find("TrainJob")
     cluster.drop("TrainJob", job["metadata"]["name"])
-    again = fine_tune()
-    assert again.result.model_digest == first.result.model_digest
+    assert work(tmp_path), "the job's own copy is all that there is"
+    assert fine_tune().result.steps == 2
     assert len(cluster.created) == 1
+
+
+def test_a_model_lies_in_the_storage_once(
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    with monkeypatch.context() as patch:
+        patch.setattr(kubernetes, "tidy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune()
+    assert work(tmp_path)
+    assert fine_tune().reused
+    assert work(tmp_path) == []
+    assert len(list((tmp_path / "shared" / "store").rglob("model.safetensors"))) == 1
+
+
+def test_credentials_that_may_not_remove_anything_cost_no_training(
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(uri: str) -> None:
+        if uri.rpartition("/")[2] != "outcome.json":
+            raise MachineError(f"cannot write {uri}")
+
+    monkeypatch.setattr(storage, "remove", refused)
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    assert fine_tune().result.steps == 2
+
+
+def test_a_job_that_still_works_keeps_its_checkpoints(cluster: Server, tmp_path: Path) -> None:
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    done = fine_tune()
+    file = tmp_path / "shared" / "work" / "fine-tune" / done.key / "checkpoints" / "checkpoint-1" / "a"
+    file.parent.mkdir(parents=True)  # of another run, which began before this one had ended
+    file.touch()
+    assert fine_tune().reused
+    assert file.exists()
+
+
+def test_two_trainings_of_one_run_are_two_jobs(cluster: Server, tmp_path: Path) -> None:
+    """Two tasks fine_tune of one pipeline differ by what they train, and by nothing else."""
+    cluster.on("TrainJob", trains(make_tiny_model(tmp_path / "trained"), FIGURES))
+    other = SPEC.model_copy(update={"seed": 8})
+    fine_tune()
+    fine_tune(other)
+    names = {job["metadata"]["name"] for job in cluster.find("TrainJob")}
+    assert len(names) == 2
+
+
+def test_who_finds_the_work_tidied_up_takes_what_was_kept(
+    cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run that wanted the same training ended while this one still waited for its job."""
+    trained = trains(make_tiny_model(tmp_path / "trained"), FIGURES)
+
+    def control(job: dict[str, Any]) -> dict[str, Any] | None:
+        status = trained(job)
+        if status and "conditions" in status:
+            out = Path(argument(job, "--out").removeprefix("file://"))
+            (out / "result.json").write_text("{}")
+            storage.keep("fine-tune", out.name, out)
+            shutil.rmtree(out)
+        return status
+
+    cluster.on("TrainJob", control)
+    assert fine_tune().result.steps == 2
 
 
 def test_a_cancelled_step_leaves_no_object(cluster: Server) -> None:
@@ -193,34 +270,6 @@ def test_a_cluster_with_neither_says_what_to_install(cluster: Server) -> None:
     cluster.lack("PyTorchJob")
     with pytest.raises(GoldpathError, match=r"Kubeflow Trainer"):
         fine_tune()
-
-
-def test_a_search_is_an_experiment_whose_trials_come_back(cluster: Server) -> None:
-    cluster.on("Experiment", searches(cluster, [2.5, None, 2.1]))
-    asked = SearchSpec.parse({"max_trials": 3})
-    found = search.tune(*INPUTS, asked, SPEC).result
-    assert [trial.status for trial in found.trials] == ["succeeded", "failed", "succeeded"]
-    assert found.best is not None
-    assert found.best.objective == 2.1
-    assert isinstance(found.hyperparameters["lora_rank"], int)
-    assert found.hyperparameters["learning_rate"] == found.best.parameters["learning_rate"]
-    assert "OOMKilled" in found.trials[1].error
-    assert found.trials[0].seconds == 90
-    (made,) = cluster.find("Experiment")
-    assert made["spec"]["trialTemplate"]["retain"] is False
-
-
-def test_a_search_without_a_figure_fails_with_the_reason_of_a_trial(cluster: Server) -> None:
-    cluster.on("Experiment", searches(cluster, [None, None]))
-    with pytest.raises(StepError, match="OOMKilled"):
-        search.tune(*INPUTS, SearchSpec.parse({"max_trials": 2}), SPEC)
-    assert left(cluster) == []
-
-
-def test_no_search_needs_no_experiment(cluster: Server) -> None:
-    found = search.tune(*INPUTS, SearchSpec.parse({"max_trials": 0}), SPEC).result
-    assert found.hyperparameters["learning_rate"] == SPEC.learning_rate
-    assert cluster.created == []
 
 
 @pytest.mark.e2e

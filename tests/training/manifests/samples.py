@@ -52,6 +52,20 @@ def an_experiment(gpu: str = "none", nodes: int = 1, **values: Any) -> list[Mani
     )
 
 
+def an_experiment_of_pytorch_jobs(gpu: str = "none", nodes: int = 1, **values: Any) -> list[Manifest]:
+    where = cluster(nodes=nodes)
+    return experiment.render(
+        NAME,
+        search(**values),
+        TrainSpec(),
+        where,
+        URIS,
+        placement(gpu),
+        namespace="team",
+        operator=True,
+    )
+
+
 def a_generic_job(gpu: str = "none", nodes: int = 1, **values: Any) -> list[Manifest]:
     asked = {"image": IMAGE, "command": ["python"], "args": ["train.py"], "nodes": nodes, **values}
     spec = TrainJobSpec.parse({"runtime": "jax-distributed", **asked})
@@ -77,6 +91,7 @@ KINDS = {
     "trainjob": a_train_job,
     "pytorchjob": a_pytorch_job,
     "experiment": an_experiment,
+    "experiment-pytorchjob": an_experiment_of_pytorch_jobs,
     "generic": a_generic_job,
 }
 
@@ -84,9 +99,9 @@ KINDS = {
 def pods(objects: list[Manifest]) -> list[Manifest]:
     """The specifications of the pods that these objects become: a runtime's, with the job's patches and trainer."""
     last = objects[-1]
-    if last["kind"] == "PyTorchJob":
-        return [one["template"]["spec"] for one in last["spec"]["pytorchReplicaSpecs"].values()]
     job = last["spec"]["trialTemplate"]["trialSpec"] if last["kind"] == "Experiment" else last
+    if job["kind"] == "PyTorchJob":
+        return [one["template"]["spec"] for one in job["spec"]["pytorchReplicaSpecs"].values()]
     name = job["spec"]["runtimeRef"]["name"]
     known = {one["metadata"]["name"]: one for one in [*runtime.deployed().values(), *objects]}
     base = known.get(name) or upstream_runtime(name)

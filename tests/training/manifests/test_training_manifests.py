@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ import pytest
 from goldpath.core.errors import SpecError
 from goldpath.training import launch, worker
 from goldpath.training.cluster import MOUNT, ClusterSpec, TrainJobSpec, Uris
-from goldpath.training.manifests import experiment, pytorchjob, runtime, sharding, trainjob
-from goldpath.training.manifests.typed import check_experiment, check_train_job
-from goldpath.training.specs import SearchSpec, TrainSpec
+from goldpath.training.manifests import pytorchjob, runtime, sharding, trainjob
+from goldpath.training.specs import TrainSpec
 from tests.training.manifests import samples
 from tests.training.manifests.samples import (
     NAME,
@@ -23,7 +21,6 @@ from tests.training.manifests.samples import (
     a_generic_job,
     a_pytorch_job,
     a_train_job,
-    an_experiment,
     cluster,
     placement,
     pods,
@@ -66,6 +63,17 @@ def test_a_claim_is_mounted_and_holds_the_outputs() -> None:
         ]["volumes"][-1]
         == volume
     )
+
+
+def test_a_claim_keeps_the_checkpoints_of_a_run_whose_model_goes_to_the_storage() -> None:
+    uris = URIS.model_copy(update={"out": "s3://team/work/fine-tune/0123"})
+    made = trainjob.render(NAME, TrainSpec(), cluster(storage="", claim="models"), uris, placement())[-1]
+    words = made["spec"]["trainer"]["args"]
+    assert words[words.index("--out") + 1] == "s3://team/work/fine-tune/0123"
+    assert words[words.index("--folder") + 1] == f"{MOUNT}/fine-tune-0123"
+    for where in (cluster(storage="", claim="models"), cluster()):
+        alone = trainjob.render(NAME, TrainSpec(), where, URIS, placement())[-1]["spec"]["trainer"]["args"]
+        assert "--folder" not in alone
 
 
 def test_nodes_processes_and_the_deadline_are_the_jobs() -> None:
@@ -180,6 +188,28 @@ def test_a_uri_that_a_shell_would_read_is_refused() -> None:
         TrainJobSpec.parse({"env": {"PET_NNODES": "3"}})
 
 
+def test_secrets_are_named_and_never_written_out() -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "db_password"):
+        with pytest.raises(
+            SpecError, match=rf"{name} looks like a secret.*secrets: {{\"{name}\": \"SECRET/KEY\"}}"
+        ):
+            TrainJobSpec.parse({"env": {name: "hunter2"}})
+        with pytest.raises(SpecError) as told:
+            TrainJobSpec.parse({"env": {name: "hunter2"}})
+        assert "hunter2" not in told.value.line()
+    harmless = {"TOKENIZERS_PARALLELISM": "1", "MAX_TOKENS": "9", "PAD_TOKEN": "x", "HF_TOKEN": ""}
+    made = a_generic_job(env=harmless, secrets={"DB_PASSWORD": "team-db/password"})[-1]["spec"]["trainer"][
+        "env"
+    ]
+    assert made[-1] == {
+        "name": "DB_PASSWORD",
+        "valueFrom": {"secretKeyRef": {"name": "team-db", "key": "password"}},
+    }
+    for wrong, said in (({"A": "no-key"}, "SECRET/KEY"), ({"A": "s/k"}, "in env and in secrets")):
+        with pytest.raises(SpecError, match=said):
+            TrainJobSpec.parse({"env": {"A": "1"}, "secrets": wrong})
+
+
 @pytest.mark.parametrize("render", [trainjob.render, pytorchjob.render])
 def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
     def refused(
@@ -193,151 +223,10 @@ def test_a_training_that_cannot_work_is_refused(render: Any) -> None:
     refused("at most 48", name="n" * 49)
     refused("at most 46", name="n" * 47, nodes=128)
     refused("with a letter first", name="1st")
-    refused("whole copy of the model", sharding="fsdp")
+    refused("gpu is none: accelerate shares out nothing", spec={"processes": 2}, sharding="fsdp")
 
 
 def test_retries_need_the_runtime_that_carries_them() -> None:
     with pytest.raises(SpecError, match="the runtime torch-distributed is not at hand"):
         a_train_job(runtime="torch-distributed", retries=1)
     assert a_train_job(runtime="torch-distributed")[-1]["spec"]["runtimeRef"]["name"] == "torch-distributed"
-
-
-def spec_of(**values: Any) -> Manifest:
-    made: Manifest = an_experiment(**values)[-1]["spec"]
-    return made
-
-
-def test_the_search_is_in_katibs_terms() -> None:
-    parameters = [
-        {"name": "learning_rate", "type": "double", "min": 1e-5, "max": 1e-2, "log": True},
-        {"name": "lora_rank", "type": "int", "min": 8, "max": 64, "step": 8},
-        {"name": "schedule", "type": "categorical", "list": ["linear", "cosine"]},
-        {"name": "batch_size", "type": "discrete", "list": [2, 4]},
-    ]
-    made = spec_of(parameters=parameters, max_trials=9, parallel_trials=20, seed=3)
-    assert [(one["parameterType"], one["feasibleSpace"]) for one in made["parameters"]] == [
-        ("double", {"min": "1e-05", "max": "0.01", "distribution": "logUniform"}),
-        ("int", {"min": "8", "max": "64", "step": "8"}),
-        ("categorical", {"list": ["linear", "cosine"]}),
-        ("discrete", {"list": ["2", "4"]}),
-    ]
-    assert made["algorithm"]["algorithmSettings"] == [{"name": "random_state", "value": "3"}]
-    assert (made["maxTrialCount"], made["parallelTrialCount"], made["maxFailedTrialCount"]) == (9, 9, 3)
-    assert made["trialTemplate"]["retain"] is False
-
-
-@pytest.mark.parametrize("algorithm", ["random", "tpe", "cmaes", "bayesianoptimization", "grid"])
-def test_algorithms_have_katibs_names(algorithm: str) -> None:
-    made = spec_of(algorithm=algorithm, max_trials=50)
-    assert made["algorithm"]["algorithmName"] == algorithm
-
-
-def test_a_grid_has_as_many_trials_as_points() -> None:
-    values = [{"name": "learning_rate", "type": "discrete", "list": [1e-3, 2e-3]}]
-    assert spec_of(algorithm="grid", max_trials=50, parameters=values)["maxTrialCount"] == 2
-
-
-def test_hyperband_hands_out_optimizer_steps() -> None:
-    early = {"algorithm": "hyperband", "start_step": 2}
-    made = spec_of(algorithm="random", max_trials=30, parallel_trials=9, trial_steps=9, early_stopping=early)
-    settings = {one["name"]: one["value"] for one in made["algorithm"]["algorithmSettings"]}
-    assert made["algorithm"]["algorithmName"] == "hyperband"
-    assert settings == {"r_l": "9", "eta": "3", "resource_name": "max_steps"}
-    assert made["parameters"][-1]["feasibleSpace"] == {"min": "2", "max": "9"}
-    assert (
-        "max_steps=${trialParameters.max_steps}"
-        in made["trialTemplate"]["trialSpec"]["spec"]["trainer"]["args"]
-    )
-    assert "earlyStopping" not in made
-
-
-def test_measures_are_pushed_unless_a_sidecar_has_to_stop_trials() -> None:
-    plain = spec_of()
-    assert plain["metricsCollectorSpec"] == {"collector": {"kind": "Push"}}
-    assert environment(an_experiment())[launch.KATIB_VARIABLE] == "katib-db-manager.kubeflow:6789"
-    early = {"algorithm": "medianstop", "min_trials": 2, "start_step": 4}
-    asked: dict[str, Any] = {"trial_steps": 12, "early_stopping": early}
-    stopped = spec_of(**asked)
-    assert stopped["metricsCollectorSpec"] == {"collector": {"kind": "StdOut"}}
-    assert launch.KATIB_VARIABLE not in environment(an_experiment(**asked))
-    assert stopped["earlyStopping"] == {
-        "algorithmName": "medianstop",
-        # Every third step is measured, so that step 4 is the second measure.
-        "algorithmSettings": [
-            {"name": "min_trials_required", "value": "2"},
-            {"name": "start_step", "value": "2"},
-        ],
-    }
-
-
-def test_a_trial_leaves_no_model_and_starts_once() -> None:
-    objects = an_experiment()
-    trial = objects[-1]["spec"]["trialTemplate"]["trialSpec"]
-    assert "metadata" not in trial
-    arguments = trial["spec"]["trainer"]["args"]
-    read = worker._parser().parse_args(arguments)
-    assert read.no_model
-    assert read.set == [f"{name}=${{trialParameters.{name}}}" for name in ("learning_rate", "lora_rank")]
-    assert objects[0]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 0
-
-
-def test_what_the_shell_of_the_collector_would_change_is_not_in_a_trials_command() -> None:
-    """Katib joins command and arguments to a line for `sh -c`."""
-    trainer = spec_of()["trialTemplate"]["trialSpec"]["spec"]["trainer"]
-    line = " ".join([*trainer["command"], *trainer["args"]])
-    for name in ("learning_rate", "lora_rank"):
-        line = line.replace(f"${{trialParameters.{name}}}", "1e-05")
-    assert not set(line) & set("'\"`$&|;<>(){}*?!#\\\n")
-
-
-def refused_search(said: str, **values: Any) -> None:
-    with pytest.raises(SpecError, match=said):
-        an_experiment(**values)
-
-
-def test_a_search_that_katib_cannot_do_is_refused() -> None:
-    early = {"algorithm": "hyperband", "start_step": 2}
-    refused_search("samples at random, and algorithm is tpe", trial_steps=9, early_stopping=early)
-    refused_search(
-        "starts 9 trials side by side", algorithm="random", max_trials=30, trial_steps=9, early_stopping=early
-    )
-    refused_search("nothing to search", max_trials=0)
-    with pytest.raises(SpecError, match="Katib takes 40"):
-        experiment.render("e" * 41, SearchSpec(), TrainSpec(), cluster(), URIS, placement())
-    with pytest.raises(SpecError, match="at most 39"):
-        experiment.render("e" * 40, SearchSpec(), TrainSpec(), cluster(), URIS, placement())
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda made: made["spec"].update(maxTrials=3), "Experiment.spec has no field maxTrials"),
-        (lambda made: made["spec"].update(maxTrialCount="3"), "maxTrialCount"),
-        (lambda made: made["spec"]["objective"].update(goal="low"), "goal"),
-        (lambda made: made["spec"]["parameters"][0]["feasibleSpace"].update(min=1), "min"),
-        (lambda made: made["spec"]["parameters"][0].update(space={}), "has no field space"),
-        (lambda made: made["spec"].update(parameters={"name": "x"}), "Experiment"),
-        (
-            lambda made: made["spec"]["trialTemplate"]["trialSpec"]["spec"].update(podSpecOverrides=[]),
-            "trialSpec.spec has no field podSpecOverrides",
-        ),
-        (
-            lambda made: made["spec"]["trialTemplate"]["trialSpec"]["spec"]["trainer"].update(numNodes="two"),
-            "trialSpec is no TrainerV1alpha1Train",
-        ),
-    ],
-)
-def test_a_typo_in_an_experiment_is_found_before_it_is_created(damage: Any, said: str) -> None:
-    made = deepcopy(an_experiment()[-1])
-    check_experiment(made)
-    damage(made)
-    with pytest.raises(SpecError, match=said):
-        check_experiment(made)
-
-
-def test_a_typo_in_a_train_job_is_found_before_it_is_created() -> None:
-    made = a_train_job()[-1]
-    check_train_job(made)
-    made["spec"]["trainer"]["nodes"] = 2
-    with pytest.raises(SpecError, match=r"TrainJob\.spec\.trainer has no field nodes"):
-        check_train_job(made)
