@@ -50,7 +50,7 @@ BY_NAMES = (
     "whole*3",
     "whole+mig:1g.10gb",
     "mig:1g.10gb*8",
-    "mig:1g.10gb.me*3",
+    "mig:3g.40gb*3+mig:4g.40gb*2",
     "dra:mig.nvidia.com*2",
 )
 """Without a claim of their own."""
