@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -77,6 +78,11 @@ class Architecture(Result):
     def stored(self) -> str:
         """What the weights are stored in, as in `serving_weights.WEIGHTS`."""
         return self.quantization or self.dtype
+
+    @functools.cached_property
+    def has_experts(self) -> bool:
+        """Whether any layer is a mixture of experts."""
+        return any(layer.experts for layer in self.layers)
 
     @property
     def parameters(self) -> int:

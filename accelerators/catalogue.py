@@ -141,6 +141,16 @@ def _names_only() -> tuple[Named, ...]:
     return tuple(map(Named.model_validate, _facts()["names_only"]))
 
 
+class MemoryUnknown(SpecError):
+    """Something that can be asked for, of which nobody can say how much memory it has."""
+
+    def __init__(self, what: str, request: str, more: str = "", why: str = "is not in the catalogue") -> None:
+        super().__init__(
+            f"how much memory {what} has {why}, so nothing can be planned for it",
+            f"It can be asked for all the same: {request}.{more and ' '}{more}",
+        )
+
+
 def find(name: str) -> Gpu:
     """The GPU of that name, alias, product name or node label; case, spaces, `-` and `NVIDIA` do not matter.
 
@@ -157,10 +167,7 @@ def find(name: str) -> Gpu:
     remedy = f"{'Near it' if near else 'It has'}: {listed}."
     for only in _names_only():
         if wanted in {_plain(word) for word in (only.name, *only.products)}:
-            raise SpecError(
-                f"how much memory {only.name} has is not in the catalogue, so nothing can be planned for it",
-                f"It can be asked for all the same: whole:{only.name}. {remedy}",
-            )
+            raise MemoryUnknown(only.name, f"whole:{only.name}", remedy)
     raise SpecError(f"no GPU {name!r} in the catalogue", remedy)
 
 
@@ -188,10 +195,7 @@ def check_profile(gpu: str | Gpu, profile: str) -> Profile:
         able = ", ".join(other.name for other in gpus() if other.mig)
         raise SpecError(f"{found.name} has no MIG", f"Ask for the whole GPU, or one that has MIG: {able}.")
     if profile in (*found.mig_names_only, *(name.replace("+", ".") for name in found.mig_names_only)):
-        raise SpecError(
-            f"how much memory {profile} of {found.name} has is not in the catalogue, so nothing can be planned for it",
-            f"It can be asked for all the same: mig:{profile.replace('+', '.')}.",
-        )
+        raise MemoryUnknown(f"{profile} of {found.name}", f"mig:{profile.replace('+', '.')}")
     plain = ", ".join(one.name for one in profiles(found) if "+" not in one.name)
     elsewhere = [
         other.name for other in gpus() if any(profile in (p.name, p.resource_name) for p in other.mig)

@@ -58,14 +58,27 @@ def fields(tree: Any) -> list[str]:
     return sorted(read - set(FIELDS))
 
 
+def not_bool(tree: Any) -> str:
+    """What surely stands where true or false has to: beside && and ||, and before a ?; empty where nothing does."""
+    operands = [
+        node.children for name in ("conditionalor", "conditionaland") for node in tree.find_data(name)
+    ]
+    operands = [both for both in operands if len(both) > 1]
+    operands += [node.children[:1] for node in tree.find_data("expr") if len(node.children) == 3]
+    kinds = sorted({result(one) for both in operands for one in both} - {"bool", ""})
+    return kinds[0] if kinds else ""
+
+
 def result(tree: Any) -> str:
     """What it gives: bool, number, string, list, map, null or another value; empty where that cannot be told."""
     while True:
         children = tree.children
         name = str(tree.data)
         if name == "expr" and len(children) == 3:
-            kinds = {result(child) for child in children[1:]}
-            return kinds.pop() if len(kinds) == 1 else ""
+            kinds = sorted({result(child) for child in children[1:]})
+            if "" in kinds:
+                return ""
+            return next((kind for kind in kinds if kind != "bool"), "bool")
         if len(children) > 1 or name not in _WRAPPERS:
             return _result(name, children)
         tree = children[0]

@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from goldpath.accelerators.expression_types import FIELDS, calls, fields, result
+from goldpath.accelerators.expression_types import FIELDS, calls, fields, not_bool, result
 from goldpath.core.errors import SpecError
 
 MAX_LENGTH = 10 * 1024  # resource.k8s.io/v1: CELSelectorExpressionMaxLength
@@ -31,7 +31,8 @@ def check(expression: str) -> None:
     """Refuse what the API server would surely refuse.
 
     That is an expression that does not parse, reads a variable or a field of `device` or calls a function that there is
-    not, or gives something else than true or false. Overloads (``1 + 'a'``) are left to the API server.
+    not, or gives something else than true or false. Overloads (``1 + 'a'``) and
+    patterns (``matches('(')``) are left to the API server.
 
     Raises:
         SpecError: what is wrong and where.
@@ -56,6 +57,11 @@ def check(expression: str) -> None:
         raise SpecError(
             f"the CEL expression {_short(expression)} reads device.{unknown[0]}, which there is not",
             f"A device has {', '.join(FIELDS)}. Example: {EXAMPLE}.",
+        )
+    if kind := not_bool(tree):
+        raise SpecError(
+            f"the CEL expression {_short(expression)} has a {kind} where true or false has to stand",
+            f"&& and || join comparisons. Example: {EXAMPLE}.",
         )
     if (kind := result(tree)) not in ("bool", ""):
         raise SpecError(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from goldpath.accelerators import serving_memory, training_memory
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.granted import Place
 from goldpath.accelerators.kv_cache import dtype_name
-from goldpath.accelerators.places import Place
-from goldpath.accelerators.serving_memory import Capacity, ServingShape
+from goldpath.accelerators.serving_memory import Capacity, ServingMemory, ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 from goldpath.core.spec import Result
 
@@ -38,11 +38,24 @@ class Row(Result):
     """When serving."""
 
 
-def training_row(architecture: Architecture, shape: TrainingShape, place: Place, margin: float) -> Row:
-    """Lay a training against a place; where its matrices know no bf16, in fp32."""
-    there = as_computed(shape, place)
+def training_row(
+    architecture: Architecture, shape: TrainingShape, place: Place, margin: float, *, exact: bool = False
+) -> Row:
+    """Lay a training against a place; where its matrices know no bf16, in fp32.
+
+    Args:
+        architecture: of the model.
+        shape: of the training.
+        place: where.
+        margin: share of a device that stays free.
+        exact: whether bf16 is asked for and nothing else will do: a GPU that has none is refused, as for QLoRA.
+    """
+    exact = exact and shape.precision == "bf16" and shape.method != "qlora"
+    there = shape if exact else as_computed(shape, place)
     needed = estimate(architecture, there)
-    refused = "it has no bf16, which qlora computes in" if shape.method == "qlora" and not place.bf16 else ""
+    refused = ""
+    if not place.bf16 and (exact or shape.method == "qlora"):
+        refused = f"it has no bf16, which {'is the precision asked for' if exact else 'qlora computes in'}"
     note = " in fp32" if there.precision != shape.precision else ""
     row = _row(place, needed.total, margin, needed.largest, note=note, refused=refused)
     return row.model_copy(update={"precision": there.precision})
@@ -60,33 +73,76 @@ def nearest(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: (not row.refused, row.headroom))
 
 
-def serving_row(architecture: Architecture, shape: ServingShape, place: Place, margin: float) -> Row:
-    """Lay serving against a place, with what fits there beside the weights; refused where vLLM would not start."""
-    needed = serving_memory.estimate(architecture, shape)
-    if refused := _unserved(shape, place):
+def serving_row(
+    architecture: Architecture, shape: ServingShape, place: Place, margin: float, *, held: bool = True
+) -> Row:
+    """Lay serving against a place; refused where vLLM would not start.
+
+    Args:
+        architecture: of the model.
+        shape: of the endpoint.
+        place: where.
+        margin: share of a device that stays free besides.
+        held: whether to count what fits there beside the weights, which takes longest.
+
+    Raises:
+        SpecError: heads that so many GPUs cannot share.
+    """
+    needed = served(architecture, shape)
+    reason, instead = _unserved(shape, place)
+    if reason:
+        refused = f"{reason}{_would_do(architecture, shape, place, margin, instead)}"
         return _row(place, needed.gpu_bytes, margin, needed.largest, refused=refused)
-    held = serving_memory.capacity(architecture, shape, int(place.has * (1 - margin)))
-    row = _row(place, needed.gpu_bytes, margin, needed.largest, held)
+    room = int(place.has * (1 - margin))
+    beside = serving_memory.capacity(architecture, shape, room) if held else None
+    row = _row(place, needed.gpu_bytes, margin, needed.largest, beside)
     slower = row.fits and shape.weights == "fp8" and not place.fp8
     return row.model_copy(update={"why": "computed in 16 bits"}) if slower else row
 
 
-def _unserved(shape: ServingShape, place: Place) -> str:
-    """What the GPU cannot compute in; empty where vLLM starts.
+def _unserved(shape: ServingShape, place: Place) -> tuple[str, list[tuple[str, dict[str, str]]]]:
+    """What the GPU cannot compute in, and what could be asked for instead; empty where vLLM starts.
 
     "Bfloat16 is only supported on GPUs with compute capability of at least 8.0" (vLLM). Weights in fp8 and mxfp4 need
     the same: Ampere unpacks them (Marlin, vllm-project/vllm#5975; `Mxfp4Config.get_min_capability`). A cache in fp8
     needs 8.9 with the attention that vLLM takes by itself (vllm-project/vllm#26431, #47549).
     """
     cache = shape.kv_dtype if shape.kv_dtype == "auto" else dtype_name(shape.kv_dtype)
-    if not place.bf16 and "bf16" in (shape.weights, cache):
-        what = "dtype fp16" if shape.weights == "bf16" else "kv-dtype auto"
-        return f"no bf16: {what} would do"
-    if not place.bf16 and shape.weights in ("fp8", "mxfp4"):
-        return f"no {shape.weights} nor bf16: dtype fp16 or int4 would do"
-    if not place.fp8 and cache == "fp8":
-        return "no fp8 for the cache: kv-dtype auto would do"
-    return ""
+    packed = not place.bf16 and shape.weights in ("fp8", "mxfp4")
+    plain = not place.bf16 and "bf16" in (shape.weights, cache)
+    if not (packed or plain or (cache == "fp8" and not place.fp8)):
+        return "", []
+    reason = f"no {shape.weights} nor bf16" if packed else "no bf16" if plain else "no fp8 for the cache"
+    auto = (cache == "bf16" and not place.bf16) or (cache == "fp8" and not place.fp8)
+    other = {"kv_dtype": "auto"} if auto else {}
+    weights = ("fp16", "int4") if packed else ("fp16",) if shape.weights == "bf16" and plain else ()
+    instead = [(f"dtype {one}{' and kv-dtype auto' * auto}", {"weights": one, **other}) for one in weights]
+    return reason, instead or [("kv-dtype auto", other)]
+
+
+def _would_do(
+    architecture: Architecture,
+    shape: ServingShape,
+    place: Place,
+    margin: float,
+    instead: list[tuple[str, dict[str, str]]],
+) -> str:
+    """Which of these fit there; where none does, how much the smallest lacks."""
+    room = int(place.has * (1 - margin))
+    needs = [
+        (served(architecture, shape.model_copy(update=values)).gpu_bytes, words) for words, values in instead
+    ]
+    fitting = [words for need, words in needs if need <= room]
+    if fitting:
+        return f": {' or '.join(fitting)} would do"
+    need, words = min(needs)
+    return f"; with {words} it lacks {gib(need - room)}"
+
+
+@functools.lru_cache(maxsize=512)
+def served(architecture: Architecture, shape: ServingShape) -> ServingMemory:
+    """As `serving_memory.estimate`, remembered."""
+    return serving_memory.estimate(architecture, shape)
 
 
 @functools.lru_cache(maxsize=512)

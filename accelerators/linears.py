@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from goldpath.accelerators.architecture import Architecture, Layer
@@ -87,6 +88,7 @@ def gated(architecture: Architecture, layer: Layer) -> bool:
     return layer.feed_forward_parameters >= 3 * architecture.hidden_size * layer.intermediate_size
 
 
+@functools.lru_cache(maxsize=64)  # the walk through a training's layers asks at each of them
 def adapter_parameters(architecture: Architecture, rank: int) -> int:
     """Trainable weights of LoRA on everything linear but the output head (arXiv 2106.09685, section 4.1).
 
@@ -115,9 +117,7 @@ def _adapts_experts(architecture: Architecture) -> bool:
 
     In exchange it drops the names gate_proj, up_proj and down_proj: dense and shared MLPs get no adapter.
     """
-    return architecture.model_type not in UNADAPTED_EXPERTS and any(
-        one.experts for one in architecture.layers
-    )
+    return architecture.model_type not in UNADAPTED_EXPERTS and architecture.has_experts
 
 
 def _expert_adapters(architecture: Architecture, layer: Layer, rank: int) -> int:

@@ -8,16 +8,16 @@ from typing import Literal
 from goldpath.accelerators import alternatives, machine, serving_memory, training_memory
 from goldpath.accelerators.alternatives import Alternative
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.chosen import ANY, choose
 from goldpath.accelerators.fitting import (
     Row,
-    as_computed,
     gib,
     named,
     nearest,
     serving_row,
     training_row,
 )
-from goldpath.accelerators.places import ANY, meant, places
+from goldpath.accelerators.places import places
 from goldpath.accelerators.serving_memory import ServingShape
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
 from goldpath.core.errors import SpecError
@@ -37,9 +37,9 @@ class Plan(Result):
     parameters: int
     trainable_parameters: int
     need: int
-    """Bytes on each device, in `precision`."""
+    """Bytes on each device of the place that the verdict speaks of, in `precision`."""
     precision: str
-    """Training: what was asked for, or fp32 where no GPU of the plan has bf16. A row has its own."""
+    """Training: what is computed in there: what was asked for, or fp32 where the GPU has no bf16."""
     components: dict[str, int]
     peak: str
     """Training: the moment at which it is needed."""
@@ -70,6 +70,7 @@ def train(
     margin: float = MARGIN,
     *,
     nodes: int = 1,
+    exact: bool = False,
 ) -> Plan:
     """Lay a training against GPUs.
 
@@ -79,16 +80,18 @@ def train(
         names: what to lay it against (`places`).
         margin: share of a GPU that stays free.
         nodes: that have the GPUs, as many each; the rows' requests are those of a node.
+        exact: whether bf16 is asked for and nothing else will do: a GPU that has none is refused.
 
     Raises:
         SpecError: an unknown GPU, a margin that is none, a sequence longer than the model's positions.
     """
     _check(architecture, shape.sequence_length, margin)
     found = places(names, shape.gpus // nodes)
-    rows = [training_row(architecture, shape, place, margin) for place in found]
-    common = shape if any(place.bf16 for place in found) else as_computed(shape, found[0])
-    needed = training_memory.estimate(architecture, common)
+    rows = [training_row(architecture, shape, place, margin, exact=exact) for place in found]
     cheapest = next((row.request for row in rows if row.fits), "")
+    best = _best(rows, cheapest)
+    common = shape.model_copy(update={"precision": best.precision})
+    needed = training_memory.estimate(architecture, common)
     helps = () if cheapest else alternatives.for_training(architecture, shape, names, margin)
     return Plan(
         kind="train",
@@ -104,7 +107,7 @@ def train(
         cheapest=cheapest,
         verdict=_verdict(rows, cheapest, margin, shape.precision),
         alternatives=helps,
-        notes=(*_several(names), *needed.assumed),
+        notes=(*choose(names).notes, *needed.assumed),
     )
 
 
@@ -135,7 +138,7 @@ def serve(
         cheapest=cheapest,
         verdict=_verdict(rows, cheapest, margin),
         alternatives=helps,
-        notes=(*_several(names), *needed.assumed),
+        notes=(*choose(names).notes, *needed.assumed),
     )
 
 
@@ -175,23 +178,14 @@ def _check(architecture: Architecture, tokens: int, margin: float) -> None:
         )
 
 
-def _several(names: str | Iterable[str]) -> list[str]:
-    """A note for each name that is more than one GPU of the catalogue."""
-    words = names.split(",") if isinstance(names, str) else list(names)
-    told = {word: [gpu.name for gpu in meant(word)] for word in (_bare(one) for one in words) if word}
-    return [f"{word} is {' and '.join(found)}" for word, found in told.items() if len(found) > 1]
-
-
-def _bare(word: str) -> str:
-    """The GPU's name in `A100`, `whole:A100` and `A100:1g.10gb`; empty where the word names none."""
-    before, _, after = (part.strip() for part in word.partition(":"))
-    name = after if before.lower() == "whole" else before
-    return "" if name.lower() in (ANY, "mig") else name
+def _best(rows: list[Row], cheapest: str) -> Row:
+    """What the verdict speaks of: the cheapest, or where it lacks least."""
+    return next((row for row in rows if row.request == cheapest), None) or nearest(rows)
 
 
 def _verdict(rows: list[Row], cheapest: str, margin: float, precision: str = "") -> str:
     """In one clause, with the figures of the very place that it speaks of."""
-    best = next((row for row in rows if row.request == cheapest), None) or nearest(rows)
+    best = _best(rows, cheapest)
     other = f" in {best.precision}" if best.precision != precision else ""
     if cheapest:
         left = f"with {gib(best.headroom)} of {gib(best.has)} left"

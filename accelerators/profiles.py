@@ -18,7 +18,7 @@ BY_GPU: dict[str, tuple[str, ...]] = {
 
 PROFILES = frozenset(profile for profiles in BY_GPU.values() for profile in profiles)
 
-SHAPE = re.compile(r"[1-7]g\.[1-9][0-9]{0,2}gb(?:-me|\.(?:me(?:\.all)?|gfx))?")
+SHAPE = re.compile(r"[1-9]g\.[1-9][0-9]{0,2}gb(?:-me|\.(?:me(?:\.all)?|gfx))?")
 """``<compute slices>g.<memory>gb``, and which media engines come with it."""
 
 

@@ -36,7 +36,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_serializer, model_validator
 
 from goldpath.accelerators import scanner
-from goldpath.accelerators.profiles import PROFILES, SHAPE, by_gpu
+from goldpath.accelerators.profiles import BY_GPU, PROFILES, SHAPE, by_gpu
 from goldpath.accelerators.quantities import EXAMPLES, is_quantity
 from goldpath.accelerators.terms import NVIDIA, Capacity, Sharing, Term, attribute, is_label
 from goldpath.core.errors import SpecError
@@ -123,6 +123,12 @@ class GpuRequest(Spec):
     def none(self) -> bool:
         """Whether it asks for no GPU at all."""
         return not self.terms and not self.auto
+
+    def counted(self, count: int) -> GpuRequest:
+        """The same with `count` of its only kind of device; a single one has nothing to be equal to."""
+        (term,) = self.terms
+        same = self.same if count > 1 else ()
+        return self.model_copy(update={"terms": (term.counted(count),), "same": same})
 
     @property
     def count(self) -> int:
@@ -239,6 +245,12 @@ def _mig(rest: str) -> Term:
         raise SpecError("mig needs a profile", f"Example: mig:1g.10gb. Profiles: {by_gpu()}.")
     sharing: Sharing = ""
     text, _, limits = (part.strip() for part in rest.partition(":"))
+    if SHAPE.fullmatch(limits.lower().replace("gb+", "gb.")):
+        named = next((known for gpu, known in BY_GPU.items() if gpu.lower() == text.lower()), ())
+        has = f"{text} has {', '.join(named)}" if named else f"Profiles: {by_gpu()}"
+        raise SpecError(
+            f"mig takes a profile alone, and {text} stands before it", f"Write mig:PROFILE. {has}."
+        )
     text = text.lower()
     if text.endswith(".shared"):
         text, sharing = text.removesuffix(".shared"), "time"

@@ -129,7 +129,7 @@ def _lacking(request: GpuRequest, most: list[int], several: bool) -> str:
 
 
 def _few(wanted: int, most: int) -> str:
-    return f"no node has {wanted} of them; the most is {most}" if most else _NONE
+    return f"no node has {wanted} of them, the most is {most}" if most else _NONE
 
 
 def _reached(made: Placement, stock: Inventory) -> dict[str, list[int]]:

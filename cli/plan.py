@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from goldpath.accelerators.plan import Plan
+    from goldpath.accelerators.serving_memory import ServingShape
     from goldpath.accelerators.training_shape import TrainingShape
 
 _GIB = 2**30
@@ -42,7 +43,8 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--gpu",
             default="any",
             show_default=True,
-            help="GPUs of the catalogue, with commas between, or any; A100 is both, A30:1g.6gb one MIG profile.",
+            help="GPUs of the catalogue, with commas between, or any; A100 is both, A30:1g.6gb one MIG profile. "
+            "GPU requests are read too: whole:T4*4, shared:L4.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )
@@ -88,12 +90,13 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--margin", type=float, default=0.1, show_default=True, help="Share of a GPU that stays free.")
 def train(model: str, gpu: str, as_json: bool, margin: float, **given: Any) -> None:
     """Plan a fine-tuning run."""
-    from goldpath.accelerators import models, plan
+    from goldpath.accelerators import chosen, models, plan
     from goldpath.accelerators.training_shape import TrainingShape
 
     architecture = models.load(model)
+    given["gpus"] = chosen.devices(gpu, "--gpus", given["gpus"])
     shape = TrainingShape.parse({"precision": given.pop("dtype"), **given})
-    made = plan.train(architecture, shape, gpu, margin)
+    made = _with(plan.train(architecture, shape, gpu, margin), _training_note(shape))
     if as_json:
         _print_json(made, shape.model_dump(mode="json"))
         return
@@ -103,7 +106,6 @@ def train(model: str, gpu: str, as_json: bool, margin: float, **given: Any) -> N
         made,
         f"{shape.method}, {shape.batch_size} x {shape.sequence_length:,} tokens, {_precision(shape, made)}"
         f"{checkpointing}{devices}; {_count(made.trainable_parameters)} of {_count(made.parameters)} trained",
-        _training_note(shape),
     )
 
 
@@ -126,13 +128,14 @@ def train(model: str, gpu: str, as_json: bool, margin: float, **given: Any) -> N
 @click.option("--margin", type=float, default=0.0, show_default=True, help="Share that stays free besides.")
 def serve(model: str, gpu: str, as_json: bool, margin: float, tp: int, dtype: str, **given: Any) -> None:
     """Plan an endpoint that vLLM serves."""
-    from goldpath.accelerators import models, plan
+    from goldpath.accelerators import chosen, models, plan
     from goldpath.accelerators.serving_memory import ServingShape
 
     architecture = models.load(model)
     weights = architecture.stored if dtype == "auto" else dtype
+    tp = chosen.devices(gpu, "--tp", tp)
     shape = ServingShape.parse({"weights": weights, "tensor_parallel": tp, **given})
-    made = plan.serve(architecture, shape, gpu, margin)
+    made = _with(plan.serve(architecture, shape, gpu, margin), _serving_note(shape))
     if as_json:
         _print_json(made, shape.model_dump(mode="json"))
         return
@@ -140,7 +143,6 @@ def serve(model: str, gpu: str, as_json: bool, margin: float, tp: int, dtype: st
     _print(
         made,
         f"{_count(made.parameters)} in {shape.weights}, {shape.concurrency:,} x {shape.context:,} tokens{devices}",
-        f"vLLM's share of the GPU is {shape.utilization:.0%} (gpu_memory_utilization): NEED is that of the whole GPU.",
     )
 
 
@@ -150,6 +152,16 @@ def _precision(shape: TrainingShape, made: Plan) -> str:
         if made.precision == shape.precision
         else f"{made.precision} (no {shape.precision} there)"
     )
+
+
+def _with(made: Plan, note: str) -> Plan:
+    """The plan with another note, which text and JSON show alike."""
+    return made.model_copy(update={"notes": (*made.notes, note)}) if note else made
+
+
+def _serving_note(shape: ServingShape) -> str:
+    share = f"vLLM's share of the GPU is {shape.utilization:.0%} (gpu_memory_utilization)"
+    return f"{share}: NEED is that of the whole GPU."
 
 
 def _training_note(shape: TrainingShape) -> str:
@@ -162,8 +174,9 @@ def _print_json(made: Plan, shape: dict[str, Any]) -> None:
     click.echo(to_json({**made.model_dump(mode="json"), "shape": shape}))
 
 
-def _print(made: Plan, what: str, note: str) -> None:
+def _print(made: Plan, what: str) -> None:
     from rich.console import Console
+    from rich.markup import escape  # CEL in a request has brackets
 
     console = Console(highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)  # a narrower terminal wraps; figures are never cut
@@ -174,15 +187,14 @@ def _print(made: Plan, what: str, note: str) -> None:
     at = f" at the {made.peak}" if made.peak else ""
     console.print(f"  Needs [bold]{_size(made.need)}[/]{at}: {parts}\n")
     style = "green" if made.cheapest else "red"
-    verdict = f"  [{style}]{made.verdict[0].upper()}{made.verdict[1:]}.[/]"
+    verdict = f"  [{style}]{escape(made.verdict[0].upper() + made.verdict[1:])}.[/]"
     if len(made.rows) > _LONG:  # the answer stands where `head` and a scrolling reader look, too
         console.print(f"{verdict}\n")
     _print_rows(console, made)
     console.print(f"\n{verdict}")
     _print_alternatives(console, made)
-    for text in (*made.notes, note):
-        if text:
-            console.print(f"  Note: {text.rstrip('.')}.", style="dim")
+    for text in made.notes:
+        console.print(f"  Note: {escape(text.rstrip('.'))}.", style="dim")
 
 
 def _print_alternatives(console: Console, made: Plan) -> None:
@@ -194,10 +206,11 @@ def _print_alternatives(console: Console, made: Plan) -> None:
     width, wide = max(len(one.change) for one in made.alternatives), max(9, *map(len, needs))
     for one, need in zip(made.alternatives, needs, strict=True):
         where = f"fits {one.request}" if one.request else "fits nowhere either"
-        console.print(f"    {one.change:<{width}}  needs {need:>{wide}}: {where}")
+        console.print(f"    {one.change:<{width}}  needs {need:>{wide}}: {where}", markup=False)
 
 
 def _print_rows(console: Console, made: Plan) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 1))
@@ -217,7 +230,7 @@ def _print_rows(console: Console, made: Plan) -> None:
         elif made.kind == "serve":  # vLLM would not start there
             sizes += ["-"] * 3
         mark = "[bold green]cheapest[/]" if row.request == made.cheapest else "yes" if row.fits else "no"
-        table.add_row(row.request, *sizes, mark, row.why, style="" if row.fits else "dim")
+        table.add_row(escape(row.request), *sizes, mark, escape(row.why), style="" if row.fits else "dim")
     console.print(table)
 
 

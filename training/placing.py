@@ -8,10 +8,11 @@ from typing import NamedTuple
 from goldpath.accelerators import machine, plan, training_memory
 from goldpath.accelerators.architecture import Architecture
 from goldpath.accelerators.fitting import as_computed, nearest
-from goldpath.accelerators.places import Place, granted, places
+from goldpath.accelerators.granted import Place, granted
+from goldpath.accelerators.places import places
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.training_shape import TrainingMemory, TrainingShape
-from goldpath.core.errors import SpecError
+from goldpath.core.errors import MachineError, SpecError
 from goldpath.core.hardware import cpu_has_bf16
 from goldpath.training.cluster import ClusterSpec
 from goldpath.training.results import PlannedPlace
@@ -28,6 +29,11 @@ class Choice(NamedTuple):
     """Bytes that it may use on the GPU where it lacks least."""
     precision: str
     """What it computes in there."""
+    remedy: str = ""
+    """Where no GPU at all can compute it: what to do."""
+
+
+_HAVE_BF16 = "a GPU that has it: all from the A30 and A100 on."
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,15 @@ class TrainingPlacement:
         return _place(name, found.has, needed, self.machine_margin, shape.precision, copies)
 
     def on_gpu(self, found: tuple[machine.LocalGpu, ...]) -> PlannedPlace:
-        """Against the fullest of this machine's GPUs; trials at once share it."""
+        """Against the fullest of this machine's GPUs; trials at once share it.
+
+        Raises:
+            MachineError: they cannot compute what the method does.
+        """
+        if lacking := [one.name for one in found if self._bf16_only and not one.bf16]:
+            raise MachineError(
+                f"{self._why_bf16}, and this machine's {lacking[0]} has none", self._without_bf16
+            )
         fullest = min(found, key=lambda one: one.available)
         shape = self.shape("cuda", "bf16" if fullest.bf16 else "fp32")
         return _place(
@@ -101,26 +115,45 @@ class TrainingPlacement:
             SpecError: it gives GPUs that cannot compute what the method does.
         """
         place = granted(request) or Place(request=str(request), gpus=(), has=0, sms=0)
-        if self.train.method == "qlora" and not place.bf16:
+        if self._bf16_only and not place.bf16:
             raise SpecError(
-                f"method qlora computes in bf16, and {request} gives {' or '.join(place.gpus)}, which has none",
-                "Use method lora, or a GPU that has it: all from the A30 and A100 on.",
+                f"{self._why_bf16}, and {request} gives {' or '.join(place.gpus)}, which has none",
+                self._without_bf16,
             )
         return self._on(place)
 
     def choose(self, gpus: str) -> Choice:
         """The cheapest place that it fits on, among `gpus` of the catalogue."""
         train, shape = self.train, self._there().shape("cuda")
-        made = plan.train(self.architecture, shape, gpus, self.margin, nodes=train.cluster.nodes)
+        made = plan.train(
+            self.architecture, shape, gpus, self.margin, nodes=train.cluster.nodes, exact=self._bf16_only
+        )
         found = {place.request: place for place in places(gpus, train.processes)}
         near = nearest(made.rows)
         room = int(near.has * (1 - self.margin))
         if not made.cheapest:
-            return Choice(None, made.verdict, room, near.precision)
+            remedy = self._without_bf16 if near.refused else ""
+            return Choice(None, made.verdict, room, near.precision, remedy)
         smaller = made.rows[: [row.request for row in made.rows].index(made.cheapest)]
         place = self._on(found[made.cheapest])
         told = place.model_copy(update={"too_small": {row.request: row.why for row in smaller}})
         return Choice(told, made.verdict, room, place.precision)
+
+    @property
+    def _bf16_only(self) -> bool:
+        """Whether fp32 is no way to run it on a GPU without bf16."""
+        return self.train.method == "qlora" or self.train.precision == "bf16"
+
+    @property
+    def _why_bf16(self) -> str:
+        return "method qlora computes in bf16" if self.train.method == "qlora" else "precision is bf16"
+
+    @property
+    def _without_bf16(self) -> str:
+        """What to do where a GPU has none."""
+        if self.train.method == "qlora":
+            return f"Use method lora, or {_HAVE_BF16}"
+        return f"Set overrides.fine_tune.precision to auto, which is fp32 there; or use {_HAVE_BF16}"
 
     def _there(self) -> TrainingPlacement:
         """The same on a cluster."""

@@ -10,8 +10,9 @@ from pydantic import Field, field_validator
 
 from goldpath.accelerators import machine, models, plan, requests, training_memory
 from goldpath.accelerators.architecture import Architecture
+from goldpath.accelerators.chosen import ANY, stranger
 from goldpath.accelerators.fitting import gib, named
-from goldpath.accelerators.places import ANY, places
+from goldpath.accelerators.places import places
 from goldpath.core.errors import GoldpathError, MachineError, ModelError, SpecError
 from goldpath.core.spec import Spec, fields_for
 from goldpath.training import modeling, search
@@ -139,7 +140,8 @@ def plan_resources(
         told = (
             f"how much memory {where.place} has is not known before it is granted: it needs {gib(where.need)}"
         )
-        return made.model_copy(update={"notes": (*notes, told)})
+        unknown = [note for note in (stranger(asked),) if note]
+        return made.model_copy(update={"notes": (*notes, told, *unknown)})
     if (where and where.fits) or (asked.none and not local):
         return made
     if where is None:
@@ -147,7 +149,8 @@ def plan_resources(
     else:
         why, room = _lacking(where, largest, free=local), int(where.has * (1 - where.margin))
     device = "cpu" if local and not found else "cuda"
-    helps = way_out(
+    refused = chosen.remedy if where is None else ""
+    helps = refused or way_out(
         placement,
         searched,
         int(room * _ADVISED),

@@ -31,12 +31,13 @@ def way_out(
         return placement.instead(other, trials).need(device, precision)
 
     cuda_bf16 = device == "cuda" and "fp32" not in (train.precision, precision)
-    for told, other, trials in _changes(placement, searched, qlora=cuda_bf16):
+    for change, other, trials in _changes(placement, searched, qlora=cuda_bf16):
         if (needed := need(other, trials)) <= room:
-            return f"{told}: that needs {gib(needed)}{computed}."
-    for least in _least(train):
-        if (needed := need(least, 1)) <= room:
-            *first, last = _differences(placement, searched, least)
+            return f"{change}: that needs {gib(needed)}{computed}."
+    for least in _least(train, qlora=cuda_bf16):
+        told = _differences(placement, searched, least)
+        if (needed := need(least, 1)) <= room and told:
+            *first, last = told
             return (
                 f"Set {', '.join(first)}{' and ' if first else ''}{last}: that needs {gib(needed)}{computed}."
             )
@@ -46,10 +47,12 @@ def way_out(
     )
 
 
-def _least(train: TrainSpec) -> list[TrainSpec]:
-    """The training with one chat at a time and checkpointing: shorter and shorter, then with adapters alone."""
+def _least(train: TrainSpec, *, qlora: bool) -> list[TrainSpec]:
+    """The training with one chat at a time and checkpointing: shorter and shorter, then by another method."""
     lengths = [train.sequence_length, *_halves(train.sequence_length, _SHORTEST)]
     methods = ["full", "lora"] if train.method == "full" else [train.method]
+    if qlora and train.method != "qlora" and train.cluster.sharding == "none":
+        methods.append("qlora")
     return [
         train.model_copy(
             update={
@@ -75,7 +78,7 @@ def _differences(placement: TrainingPlacement, searched: SearchSpec, least: Trai
         told.append(f"{fields}.gradient_checkpointing to true")
     if least.sequence_length != train.sequence_length:
         told.append(f"{fields}.sequence_length to {least.sequence_length}")
-    return told + (["method to lora"] if least.method != train.method else [])
+    return told + ([f"method to {least.method}"] if least.method != train.method else [])
 
 
 def _batch_varies(searched: SearchSpec) -> bool:

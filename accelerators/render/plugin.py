@@ -57,13 +57,16 @@ def _plugin_refusal(request: GpuRequest, term: Term, path: Path, cluster: Cluste
     if term.kind == "dra":
         reason = "the device plugin knows no device classes"
     elif term.sharing != _SHARING.get(path, ("", ""))[0]:
-        reason = "it shares no devices in that way" if term.sharing else "it hands out shares only"
+        turns = {"time": "in turns", "mps": "at once (MPS)"}.get(term.sharing)
+        reason = (
+            f"the device plugin shares no GPU {turns}" if turns else "the device plugin hands out shares only"
+        )
     elif request.interval or term.percent is not None or term.memory:
         reason = "the device plugin sets turns and limits by node, not by request"
     elif term.kind == "mig" and (term.sharing == "mps" or not (sliced or path is Path.MIG_SINGLE)):
-        reason = "it has no MIG slices" if term.sharing != "mps" else "the device plugin has no MPS on MIG"
+        reason = f"the device plugin has no {'MPS on MIG' if term.sharing == 'mps' else 'MIG slices'}"
     elif term.kind == "whole" and path in (Path.MIG_SINGLE, Path.MIG_MIXED):
-        reason = "it has MIG slices only"
+        reason = "the device plugin has MIG slices only"
     else:
         reason = _missing(term, path, cluster)
     return reason

@@ -56,7 +56,7 @@ def find(kubeconfig: str = "", context: str = "", remedy: str = _REMEDY) -> Foun
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         named = kubeconfig or os.environ.get("KUBECONFIG", "")
         what = f"{named} cannot be used" if named else "no Kubernetes cluster is configured"
-        raise MachineError(f"{what} ({str(error)[:160]})", remedy) from None
+        raise MachineError(f"{what} ({str(error)[:160].rstrip('.')})", remedy) from None
     return Found(made, own, inside)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from goldpath.accelerators import catalogue, models
 from goldpath.accelerators.fitting import GIB, serving_row, training_row
-from goldpath.accelerators.places import Place, granted
+from goldpath.accelerators.granted import Place, granted
 from goldpath.accelerators.plan import MARGIN
 from goldpath.accelerators.requests import parse
 from goldpath.accelerators.serving_memory import ServingShape

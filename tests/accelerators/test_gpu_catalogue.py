@@ -7,7 +7,8 @@ import re
 import pytest
 
 from goldpath.accelerators import catalogue, profiles
-from goldpath.accelerators.places import granted, places
+from goldpath.accelerators.granted import granted
+from goldpath.accelerators.places import places
 from goldpath.accelerators.requests import parse
 from goldpath.core.errors import SpecError
 

@@ -89,6 +89,14 @@ def test_the_command_tells_people_and_programs(kubeconfig: Path) -> None:
     ]
 
 
+def test_a_reason_is_one_line(kubeconfig: Path) -> None:
+    Api.lists = {NODES: [node(f"n{at}", {"nvidia.com/gpu": "1"}) for at in range(5)]}
+    shown = doctor("--gpus", "--kubeconfig", str(kubeconfig), "--request", "whole*8")
+    assert shown.returncode == 0, shown.stderr
+    (row,) = shown.stdout.splitlines()[3:]
+    assert row.endswith("plugin: no node has 8 of them, the most is 1")
+
+
 def test_without_a_cluster_the_command_says_so(tmp_path: Path) -> None:
     plain = doctor("--gpus", HOME=str(tmp_path))
     assert (plain.returncode, plain.stdout) == (2, "")

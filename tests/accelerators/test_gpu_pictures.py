@@ -16,10 +16,12 @@ from tests.accelerators.server import doctor
 WAYS = {way.request: way for way in a100.ways()}
 
 
-@pytest.mark.parametrize("request_", [name for name in WAYS if not name.startswith(("shared", "mps"))])
+@pytest.mark.parametrize("request_", WAYS)
 def test_a_part_holds_what_the_plan_says(request_: str) -> None:
     told = a100.holds(WAYS[request_])
-    gpu = a100.GPU.name + (":" + request_.removeprefix("mig:") if request_.startswith("mig:") else "")
+    if not WAYS[request_].apart:
+        assert told.pop(0) == "While the others hold nothing:"
+    gpu = a100.GPU.name + (":" + request_.removeprefix("mig:")) if request_.startswith("mig:") else request_
 
     def fits(**given: object) -> bool:
         shape = TrainingShape.parse({"sequence_length": 1024, "gradient_checkpointing": True, **given})
@@ -64,4 +66,7 @@ def test_the_played_cluster_serves_whole_slices_and_turns() -> None:
     assert "plugin-time-slicing-renamed: no node offers nvidia.com/mig-1g.5gb.shared" in notes, (
         "a reason a line"
     )
-    assert "mps                no                                    on every path: it shares" in done.stdout
+    assert (
+        "mps                no                                    on every path: the device plugin shares"
+        in done.stdout
+    )

@@ -31,7 +31,7 @@ TWO_AND_ONE = [
 def test_devices_of_the_plugin_are_on_one_node() -> None:
     assert (ask("whole", ONE_EACH).path, ask("whole", ONE_EACH).devices) == (Path.PLUGIN, 8)
     told = ask("whole*8", ONE_EACH)
-    assert (told.path, told.note) == (None, "plugin: no node has 8 of them; the most is 1")
+    assert (told.path, told.note) == (None, "plugin: no node has 8 of them, the most is 1")
     both = [*ONE_EACH, node("large", {"nvidia.com/gpu": "8"})]
     assert (ask("whole*8", both).path, ask("whole*8", both).devices) == (Path.PLUGIN, 8)
     assert ask("whole*9", both).path is None
@@ -40,13 +40,13 @@ def test_devices_of_the_plugin_are_on_one_node() -> None:
 def test_paths_with_one_reason_are_told_once() -> None:
     labels = {"nvidia.com/gpu.sharing-strategy": "time-slicing"}
     nodes = [*ONE_EACH, node("turns", {"nvidia.com/gpu.shared": "4"}, labels)]
-    assert ask("mps", nodes).note == "on every path: it shares no devices in that way"
-    assert ask("mps", ONE_EACH).note == "plugin: it shares no devices in that way"
+    assert ask("mps", nodes).note == "on every path: the device plugin shares no GPU at once (MPS)"
+    assert ask("mps", ONE_EACH).note == "plugin: the device plugin shares no GPU at once (MPS)"
 
 
 def test_devices_of_claims_are_on_one_node() -> None:
     assert ask("whole", slices=L4S).devices == 2
-    assert ask("whole*2", slices=L4S).note == "dra: no node has 2 of them; the most is 1"
+    assert ask("whole*2", slices=L4S).note == "dra: no node has 2 of them, the most is 1"
     told = ask("whole*2", slices=TWO_AND_ONE)
     assert (told.path, told.devices) == (Path.DRA, 2)
     apart = [a_slice("a", [gpu("0", "NVIDIA L4", "1Gi")]), a_slice("b", [gpu("0", "NVIDIA A100", "1Gi")])]

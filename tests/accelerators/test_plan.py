@@ -67,7 +67,7 @@ def test_a_name_of_several_gpus_is_all_of_them_and_a_request_is_read_too():
     assert [place.request for place in places("A100")] == [
         place.request for place in places("A100-40GB,A100-80GB")
     ]
-    assert places("whole:A100-80GB") == places("A100-80GB")
+    assert [place.request for place in places("whole:A100")] == ["whole:A100-40GB", "whole:A100-80GB"]
     (slice_,) = places("mig:1g.20gb")
     assert {"A100-80GB", "H100"} < set(slice_.gpus)
     assert places("A100:1g.10gb")[0].gpus == ("A100-40GB", "A100-80GB")
@@ -98,7 +98,8 @@ def test_serving_where_nothing_fits_offers_smaller_weights_and_more_gpus():
     made = plan.serve(models.load("Llama-3.1-70B"), ServingShape(), "A100-80GB")
     helped = {one.change: one.request for one in made.alternatives}
     assert helped["weights in int4"] == "whole:A100-80GB"
-    assert helped["tensor parallel over 4 GPUs"] == "whole:A100-80GB*4"
+    assert helped["tensor parallel over 2 GPUs"] == "whole:A100-80GB*2"
+    assert "tensor parallel over 4 GPUs" not in helped, "once two are enough, more are no news"
     assert "the cache in fp8" not in helped, "an A100 has no fp8"
 
 
@@ -139,6 +140,8 @@ def test_serving_is_refused_where_vllm_would_not_start():
         assert rows[f"whole:{gpu}"].capacity is None
     half = plan.serve(gemma, ServingShape(context=4096, weights="fp16"), "T4")
     assert half.cheapest == "whole:T4"
+    full = plan.serve(gemma, ServingShape(context=4096, weights="fp32"), "A30:1g.6gb")
+    assert next(iter(full.alternatives)).change == "weights in bf16"
     nowhere = plan.serve(gemma, ServingShape(context=4096), "T4,V100-32GB")
     assert nowhere.cheapest == ""
     assert "no bf16" in nowhere.verdict
@@ -283,6 +286,31 @@ def test_the_table_is_never_cut_and_the_verdict_is_clear():
             "A30 has no profile 1g.10gb; it has 1g.6gb, 2g.12gb, 4g.24gb. Give one of these. 1g.10gb is of A100-40GB",
         ),
         (["train", "--model", "Llama-3.1-8B", "--gpu", "L4:1g.10gb"], "L4 has no MIG"),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "mig:7g.186gb"],
+            "how much memory 7g.186gb of GB200 has is not in the catalogue, so nothing can be planned for it",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "A100:"],
+            "nothing stands after A100:. Give A100, or one",
+        ),
+        (["serve", "--model", "Llama-3.1-8B", "--gpu", "none"], "none asks for no GPU"),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "mig:1g.10gb*2"],
+            "mig:1g.10gb*2 asks for 2 MIG slices, which do not work together",
+        ),
+        (
+            ["serve", "--model", "Llama-3.1-8B", "--gpu", "whole:T4*4", "--tp", "2"],
+            "--tp is 2 and whole:T4*4 asks for 4 devices. Leave --tp away, or the count.",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "whole:T4*4,whole:L4*2"],
+            "whole:T4*4, whole:L4*2 are of different counts",
+        ),
+        (
+            ["train", "--model", "Llama-3.1-8B", "--gpu", "whole:L4+mig:1g.10gb"],
+            "Plan for each by itself: whole:L4, mig:1g.10gb.",
+        ),
         (["train", "--model", "Llama-9"], "Llama-9"),
         (["train", "--model", "Llama-3.1-8B", "--sequence-length", "200000"], "131072 positions"),
         (["train", "--model", "Llama-3.1-8B", "--sharding", "zero3"], "zero3 over 1 GPU"),

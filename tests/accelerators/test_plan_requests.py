@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from goldpath.accelerators import catalogue, machine, products, profiles, requests
-from goldpath.accelerators.places import granted, places
+from goldpath.accelerators.granted import granted
+from goldpath.accelerators.places import places
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from click.testing import CliRunner
 
 from goldpath.accelerators import models, plan
@@ -56,8 +57,11 @@ def test_beside_gpus_with_bf16_each_row_has_its_own_precision():
         "whole:T4": ("fp32", "in fp32"),
         "whole:L4": ("bf16", ""),
     }
-    assert (made.precision, made.need) == ("bf16", made.rows[1].need)
     assert "the cheapest of 2 is whole:T4 in fp32," in made.verdict
+    assert (made.precision, made.need) == ("fp32", made.rows[0].need), (
+        "of the place that the verdict speaks of"
+    )
+    assert sum(made.components.values()) == made.need
     words = [
         "plan",
         "train",
@@ -116,12 +120,13 @@ def test_where_nothing_fits_it_says_by_how_much_and_what_would_help():
     assert f"{lacks:,.1f} GiB" in made.verdict
     helped = {one.change: one for one in made.alternatives}
     assert helped["method qlora"].need < helped["method lora"].need < made.need
-    together = made.alternatives[-1]
+    assert "gradient checkpointing and method lora and 2 GPUs with fsdp" not in helped, "two are enough"
+    together = helped["gradient checkpointing and method qlora"]
     # What it promises is true.
     again = plan.train(
         models.load("Llama-3.1-70B"), shape(method="qlora", gradient_checkpointing=True), "A100-80GB"
     )
-    assert (together.change, together.request) == ("gradient checkpointing and method qlora", again.cheapest)
+    assert together.request == again.cheapest
     assert together.need == again.need
 
 
@@ -130,3 +135,116 @@ def test_more_gpus_are_among_what_helps():
     helped = {one.change: one.request for one in made.alternatives}
     assert helped["2 GPUs with fsdp"] == "whole:A100-80GB*2"
     assert "4 GPUs with fsdp" not in helped
+
+
+def laid(way: plan.Alternative, given: ServingShape, names: str) -> plan.Plan:
+    """The endpoint with all that a way out says."""
+    values: dict[str, object] = {}
+    for words in way.change.split(" and "):
+        if found := re.fullmatch(r"weights in (\w+)", words):
+            values["weights"] = found[1]
+        elif found := re.fullmatch(r"tensor parallel over (\d+) GPUs", words):
+            values["tensor_parallel"] = int(found[1])
+        elif found := re.fullmatch(r"context (\d+)", words):
+            values["context"] = int(found[1])
+        else:
+            assert words == "kv-dtype auto"
+            values["kv_dtype"] = "auto"
+    return plan.serve(models.load(NAMES[names]), given.model_copy(update=values), names)
+
+
+NAMES = {"T4": "gpt-oss-20b", "T4,V100-32GB": "Llama-3.1-70B", "A100-40GB": "Llama-3.1-70B"}
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "says", "instead", "ways"),
+    [
+        (
+            "T4",
+            {"weights": "mxfp4"},
+            r"no mxfp4 nor bf16; with dtype int4 it lacks ([\d.]+) GiB",
+            {"weights": "int4"},
+            {"weights in int4 and tensor parallel over 2 GPUs": "whole:T4*2"},
+        ),
+        (
+            "T4,V100-32GB",
+            {},
+            r"no bf16; with dtype fp16 it lacks ([\d.]+) GiB",
+            {"weights": "fp16"},
+            {"weights in int4 and tensor parallel over 2 GPUs": "whole:V100-32GB*2"},
+        ),
+        (
+            "A100-40GB",
+            {"kv_dtype": "fp8"},
+            r"no fp8 for the cache; with kv-dtype auto it lacks ([\d.]+) GiB",
+            {"kv_dtype": "auto"},
+            {
+                "kv-dtype auto and tensor parallel over 8 GPUs": "whole:A100-40GB*8",
+                "weights in int4 and kv-dtype auto and tensor parallel over 2 GPUs": "whole:A100-40GB*2",
+            },
+        ),
+    ],
+)
+def test_an_endpoint_that_is_refused_says_by_how_much_and_what_holds(names, given, says, instead, ways):
+    asked = ServingShape(**given)
+    made = plan.serve(models.load(NAMES[names]), asked, names)
+    assert re.search(says, made.verdict), "it promises nothing that lacks memory"
+    helped = {one.change: one for one in made.alternatives}
+    assert {words: helped[words].request for words in ways} == ways
+    for one in made.alternatives:
+        again = laid(one, asked, names)
+        assert again.cheapest == one.request
+        assert one.need in {row.need for row in again.rows}
+    there = plan.serve(models.load(NAMES[names]), asked.model_copy(update=instead), names)
+    lacks = float(re.search(says, made.verdict)[1])
+    assert lacks == pytest.approx((there.need - max(row.has for row in there.rows)) / GIB, abs=0.06)
+
+
+def test_a_cache_that_the_gpu_cannot_hold_is_mended_before_gpus_are_added():
+    large = models.load("Llama-3.1-70B")
+    made = plan.serve(large, ServingShape(kv_dtype="fp8"), "A100-80GB")
+    assert re.search(r"with kv-dtype auto it lacks [\d.]+ GiB", made.verdict)
+    enough = {one.change: one.request for one in made.alternatives if one.request}
+    assert enough["kv-dtype auto and tensor parallel over 2 GPUs"] == "whole:A100-80GB*2"
+    assert plan.serve(large, ServingShape(tensor_parallel=2), "A100-80GB").cheapest == "whole:A100-80GB*2"
+
+
+def test_a_refusal_names_only_what_would_fit():
+    small = models.load("Llama-3.2-1B")
+    both = plan.serve(small, ServingShape(context=1024, weights="fp8", kv_dtype="bf16"), "T4").rows[0]
+    assert both.why == (
+        "no fp8 nor bf16: dtype fp16 and kv-dtype auto or dtype int4 and kv-dtype auto would do"
+    )
+    for weights in ("fp16", "int4"):
+        assert plan.serve(small, ServingShape(context=1024, weights=weights), "T4").cheapest == "whole:T4"
+    large = plan.serve(LLAMA, ServingShape(weights="fp8"), "T4").rows[0]
+    assert large.why == "no fp8 nor bf16: dtype int4 would do", "fp16 lacks memory there"
+
+
+def test_no_more_is_given_up_than_needed():
+    made = plan.train(LLAMA, shape(), "T4")
+    enough = [one.change for one in made.alternatives if one.request]
+    assert enough[0] == "gradient checkpointing and 4 GPUs with fsdp"
+    again = plan.train(LLAMA, shape(gradient_checkpointing=True, gpus=4, sharding="fsdp"), "T4")
+    assert again.cheapest == "whole:T4*4"
+    assert not any("8 GPUs" in change for change in enough), "four are enough"
+
+
+def test_several_gpus_that_each_hold_all_are_led_to_sharding():
+    made = plan.train(LLAMA, shape(gpus=4), "whole:T4*4")
+    enough = {one.change: one.request for one in made.alternatives if one.request}
+    assert enough["gradient checkpointing and sharding fsdp"] == "whole:T4*4"
+    assert "gradient checkpointing and 8 GPUs with fsdp" not in enough
+    sharded = plan.train(LLAMA, shape(gpus=4, sharding="fsdp"), "whole:T4*4")
+    assert not any("sharding fsdp" in one.change for one in sharded.alternatives)
+
+
+def test_where_no_changes_are_enough_all_of_them_are_told():
+    made = plan.train(models.load("DeepSeek-V3"), shape(method="full", batch_size=8), "L4")
+    last = made.alternatives[-1]
+    assert last.change.count(" and ") >= 3
+    assert not last.request
+    assert last.need == min(one.need for one in made.alternatives)
+    served = plan.serve(models.load("DeepSeek-V3"), ServingShape(weights="fp8"), "T4").alternatives[-1]
+    assert served.change == "weights in int4 and context 4096 and tensor parallel over 16 GPUs"
+    assert not served.request

