@@ -1,7 +1,8 @@
 """Whether one node has all devices of a request at once, as the scheduler would give them out.
 
 It chooses among all devices of the node, in use or not. Heeded are equal attributes (``same=``), the capacity that is
-taken from a device which several may use, and the counters that the parts of a partitionable device share.
+taken from a device which several may use, the counters that the parts of a partitionable device share, and that a card
+which is offered for CUDA and for vfio-pci is one of them at a time.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class _Node:
         for at in {at for want in wants for at in want.fitting}:
             found = devices[at]
             self.left[str(at),] = Decimal(1)
+            self.left |= _card(found)
             for name, (amount, _) in _capacities(found).items():
                 self.left[str(at), name] = amount
             alone = {key: item for key, item in found.given.items() if key not in ("name", "attributes")}
@@ -143,10 +145,19 @@ class _Node:
             return None
         if unused:  # its counters are used once, however many use it
             cost[str(at),] = Decimal(1)
+            cost |= _card(found)
             for one in found.given.get("consumesCounters") or ():
                 for name, given in one["counters"].items():
                     cost[(*found.pool, one["counterSet"], name)] = value(str(given["value"]))
         return cost if all(amount <= self.left.get(key, 0) for key, amount in cost.items()) else None
+
+
+def _card(found: Found) -> Amounts:
+    """The card that a whole GPU is, whatever driver it is offered for; nothing for slices, and where it is not told."""
+    attributes = found.device["attributes"]
+    bus = attributes.get("resource.kubernetes.io", {}).get("pciBusID")
+    whole = attributes.get("gpu.nvidia.com", {}).get("type") in ("gpu", "vfio")
+    return {(f"{found.pool} {bus}", "card"): Decimal(1)} if bus and whole else {}
 
 
 def _capacities(found: Found) -> dict[str, tuple[Decimal, dict[str, Any]]]:

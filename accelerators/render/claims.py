@@ -19,6 +19,9 @@ from goldpath.core.errors import SpecError
 
 API = "resource.k8s.io/v1"
 MIG_CLASS = "mig.nvidia.com"
+VFIO_CLASS = "vfio.gpu.nvidia.com"
+_CARDS = (NVIDIA, VFIO_CLASS)
+CARD = "resource.kubernetes.io/pciBusID"
 SETTINGS_API = "resource.nvidia.com/v1beta1"
 MANAGED = {"app.kubernetes.io/managed-by": "goldpath"}
 REQUEST_ANNOTATION = "goldpath/gpu-request"
@@ -49,8 +52,9 @@ def _too_much(request: GpuRequest) -> str:
     """What a claim cannot hold."""
     if any(len(selectors_of(term)) > MAX_SELECTORS for term in request.terms):
         return f"a device can have at most {MAX_SELECTORS} selectors"
-    if len(request.same) > MAX_CONSTRAINTS:
-        return f"devices can match (same=) in at most {MAX_CONSTRAINTS} attributes"
+    most = MAX_CONSTRAINTS - two_drivers(request.terms)
+    if len(request.same) > most:
+        return f"devices can match (same=) in at most {most} attributes"
     alone, shared = _groups(request)
     for terms in (alone, shared):
         if sum(term.count for term in terms) > MAX_DEVICES:
@@ -91,6 +95,11 @@ def device_class(term: Term) -> str:
     return {"whole": NVIDIA, "mig": MIG_CLASS, "dra": term.device_class}[term.kind]
 
 
+def two_drivers(terms: tuple[Term, ...]) -> bool:
+    """Whether it is GPUs for CUDA and others for vfio-pci: each card is offered as both, and can be one of them."""
+    return set(_CARDS) <= {device_class(term) for term in terms}
+
+
 def shared_name(request: GpuRequest, terms: tuple[Term, ...]) -> str:
     """The claim that everybody in the namespace shares who asks for the same, where no name is given."""
     text = _part(request, terms)
@@ -127,16 +136,19 @@ def _object(kind: str, name: str, namespace: str, text: str, spec: dict[str, Any
 
 
 def _claim(request: GpuRequest, terms: tuple[Term, ...]) -> dict[str, Any]:
-    """`ResourceClaimSpec`: which devices, which must match, and NVIDIA's settings for them."""
+    """`ResourceClaimSpec`: which devices, which must match or differ, and NVIDIA's settings for them."""
+    if two_drivers(terms):
+        # Kubernetes 1.36 compares one device of each request, so that each device needs a request of its own.
+        terms = tuple(term.model_copy(update={"count": 1}) for term in terms for _ in range(term.count))
     names = ["gpu"] if len(terms) == 1 else [f"gpu-{index}" for index in range(len(terms))]
     devices: dict[str, Any] = {
         "requests": [
             {"name": name, "exactly": _exactly(term)} for name, term in zip(names, terms, strict=True)
         ]
     }
-    if request.same:
-        same = sorted(request.same) if _is_shared(request, terms) else request.same
-        devices["constraints"] = [{"matchAttribute": attribute} for attribute in same]
+    same = sorted(request.same) if _is_shared(request, terms) else request.same
+    if constraints := [{"matchAttribute": attribute} for attribute in same] + _apart(names, terms):
+        devices["constraints"] = constraints
     settings = [(name, _settings(term, request.interval)) for name, term in zip(names, terms, strict=True)]
     if config := [
         {"requests": [name], "opaque": {"driver": NVIDIA, "parameters": parameters}}
@@ -145,6 +157,17 @@ def _claim(request: GpuRequest, terms: tuple[Term, ...]) -> dict[str, Any]:
     ]:
         devices["config"] = config
     return {"devices": devices}
+
+
+def _apart(names: list[str], terms: tuple[Term, ...]) -> list[dict[str, Any]]:
+    """Keeps a GPU for CUDA and one for vfio-pci apart: the scheduler takes the first of either, which is one card.
+
+    It needs the feature gate DRAConsumableCapacity, on by default from Kubernetes 1.36.
+    """
+    if not two_drivers(terms):
+        return []
+    both = [name for name, term in zip(names, terms, strict=True) if device_class(term) in _CARDS]
+    return [{"requests": both, "distinctAttribute": CARD}]
 
 
 def _exactly(term: Term) -> dict[str, Any]:

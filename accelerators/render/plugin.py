@@ -10,6 +10,7 @@ from typing import Any
 
 from goldpath.accelerators import products
 from goldpath.accelerators.placement import GPU, IMPLICIT, ClusterPaths, Path, Placement
+from goldpath.accelerators.render.claims import two_drivers
 from goldpath.accelerators.requests import GpuRequest
 from goldpath.accelerators.terms import Term
 
@@ -30,6 +31,8 @@ def refusal(request: GpuRequest, path: Path, cluster: ClusterPaths) -> str:
         return "it cannot make devices match (same=)"
     if request.share:
         return "it does not let you say who shares a device (share=)"
+    if path is Path.EXTENDED and two_drivers(request.terms):
+        return "it cannot keep a GPU for CUDA and one for vfio-pci apart"
     if path is Path.EXTENDED:
         return next(filter(None, (_extended_refusal(term, cluster) for term in request.terms)), "")
     if len(request.terms) > 1:

@@ -13,7 +13,7 @@ from typing import Any
 
 from goldpath.core.errors import MachineError
 from goldpath.core.kubernetes.client import Connection
-from goldpath.core.kubernetes.errors import Answer, explain
+from goldpath.core.kubernetes.errors import Answer, explain, passes
 from goldpath.core.kubernetes.refs import Object
 from goldpath.core.kubernetes.retry import Retry, Transient
 
@@ -155,10 +155,9 @@ class Api:
                 "Check the certificate authority in KUBECONFIG.",
             )
         self._answered = True
-        said = explain(
-            Answer.parse(error.status, error.reason or "", error.body), doing, self.connection.host
-        )
-        if error.status in (408, 429) or error.status >= 500:
+        answer = Answer.parse(error.status, error.reason or "", error.body)
+        said = explain(answer, doing, self.connection.host)
+        if error.status in (408, 429) or error.status >= 500 or passes(answer):
             return Transient(said, _seconds((error.headers or {}).get("Retry-After")))
         return said
 

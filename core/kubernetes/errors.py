@@ -45,6 +45,11 @@ class Answer:
         return cls(status, known, said.get("message") or reason or "", said.get("details") or {})
 
 
+def passes(answer: Answer) -> bool:
+    """Whether a refusal ends by itself: a quota, or a kind that it counts, is new, and nobody has counted yet."""
+    return answer.status == 403 and "status unknown for quota" in answer.message
+
+
 def explain(answer: Answer, doing: str, host: str = "") -> ClusterError:
     """The error for an answer.
 
@@ -95,10 +100,14 @@ def _words(answer: Answer, doing: str, host: str) -> tuple[str, str]:
             f"cannot {doing}: {hook[1]} refused it: {why}",
             "Change what it names, or ask who runs that policy.",
         )
+    if (
+        answer.status == 413
+        or "too large" in said
+        or re.search(r"Too long: may not be more than \d+ bytes", said)
+    ):
+        return f"cannot {doing}: it is too large", "Keep data out of the manifest: pass a URI."
     if answer.status in by_status:
         return by_status[answer.status](answer, doing, said, host)
-    if answer.status == 413 or "too large" in said:
-        return f"cannot {doing}: it is too large", "Keep data out of the manifest: pass a URI."
     if answer.status == 429:
         return f"cannot {doing}: the API server at {host} is overloaded", "Try again later."
     return (
@@ -125,18 +134,10 @@ def _unknown(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str
 
 
 def _forbidden(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str]:
-    if quota := re.search(r"exceeded quota: ([^,]+), (.*)", said):
-        return (
-            f"cannot {doing}: the quota {quota[1]} is exceeded ({quota[2]})",
-            _QUOTA,
-        )
+    if told := _by_admission(doing, said):
+        return told
     if "is being terminated" in said:
         return f"cannot {doing}: its namespace is being deleted", "Choose another one: GOLDPATH_NAMESPACE."
-    if policy := re.search(r'violates PodSecurity "([^"]+)":? ?(.*)', said):
-        return (
-            f"cannot {doing}: Pod Security {policy[1]!r} forbids it: {policy[2]}",
-            "Remove the override that it names.",
-        )
     who = re.search(
         r'User "([^"]+)" cannot (\S+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?',
         said,
@@ -150,6 +151,31 @@ def _forbidden(answer: Answer, doing: str, said: str, host: str) -> tuple[str, s
         f"cannot {doing}: {user} may not {verb} {named}{where and f' in {namespace}'}",
         f"Grant it (deploy/ has the roles) and check: `kubectl auth can-i {verb} {named} --as {user}{where}`.",
     )
+
+
+def _by_admission(doing: str, said: str) -> tuple[str, str] | None:
+    """What the server's own checks have against the object; None where it is permissions."""
+    if quota := re.search(r"exceeded quota: ([^,]+), (.*)", said):
+        return (
+            f"cannot {doing}: the quota {quota[1]} is exceeded ({quota[2]})",
+            _QUOTA,
+        )
+    if quota := re.search(r"status unknown for quota: ([^,]+), resources: (.*)", said):
+        return (
+            f"cannot {doing}: the quota {quota[1]} is not counted yet ({quota[2]})",
+            "Try again in five minutes, which its controller may take for a kind that was installed after it.",
+        )
+    if lacking := re.search(r"error looking up service account ([^/]+)/(\S+): .*not found", said):
+        return (
+            f"cannot {doing}: there is no service account {lacking[2]!r} in {lacking[1]}",
+            f"Make it (`kubectl create serviceaccount {lacking[2]} -n {lacking[1]}`), or name another.",
+        )
+    if policy := re.search(r'violates PodSecurity "([^"]+)":? ?(.*)', said):
+        return (
+            f"cannot {doing}: Pod Security {policy[1]!r} forbids it: {policy[2]}",
+            "Remove the override that it names.",
+        )
+    return None
 
 
 def _missing(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str]:
@@ -169,7 +195,7 @@ def _in_the_way(answer: Answer, doing: str, said: str, host: str) -> tuple[str, 
 
 
 def _invalid(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str]:
-    causes = [c for c in answer.details.get("causes") or [] if isinstance(c, dict)]
+    causes = [c for c in answer.details.get("causes") or [] if isinstance(c, dict) and _tells(c)]
     fixed = [c.get("field", "") for c in causes if "immutable" in c.get("message", "")]
     if fixed or "immutable" in said:
         return (
@@ -180,6 +206,11 @@ def _invalid(answer: Answer, doing: str, said: str, host: str) -> tuple[str, str
         told = "; ".join(f"{c.get('field', '?')}: {_brief(c.get('message', ''), 160)}" for c in causes[:4])
         return f"cannot {doing}: {told}", "Mend the fields that it names."
     return f"cannot {doing}: {said}", "Mend the field that it names."
+
+
+def _tells(cause: dict[str, Any]) -> bool:
+    """Whether it says something of the object: the API server adds that it stopped looking."""
+    return "some validation rules were not checked" not in str(cause.get("message", ""))
 
 
 def _brief(text: str, most: int = 400) -> str:

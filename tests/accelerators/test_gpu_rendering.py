@@ -75,6 +75,8 @@ def test_the_first_path_that_can_serve_a_request_does(text: str, cluster: Cluste
         ("dra:gpu.intel.com", DRA.model_copy(update={"classes": ("a",)}), "there is no DeviceClass gpu.intel.com"),
         ("whole*33", DRA, "at most 32 devices"),
         ("whole*2" + "".join(f";same=a.b/x{at}" for at in range(33)), DRA, "(same=) in at most 32 attributes"),
+        ("whole+dra:vfio.gpu.nvidia.com" + "".join(f";same=a/x{at}" for at in range(32)), DRA, "at most 31 attributes"),
+        ("dra:gpu.nvidia.com+dra:vfio.gpu.nvidia.com", ClusterPaths(paths=(Path.EXTENDED,)), "vfio-pci apart"),
         ("whole+shared;same=uuid", DRA, "all shared or all one's own"),
         ("whole", ClusterPaths(paths=()), "it has no GPUs"),
     ],
@@ -123,6 +125,22 @@ def test_a_shared_claim_is_the_same_whatever_its_users_ask_for_besides() -> None
     own, shared = place(parse("mig:1g.5gb+shared;interval=long"), DRA, name="x").objects
     assert own["metadata"]["annotations"] == {"goldpath/gpu-request": "mig:1g.5gb"}
     assert shared["metadata"]["annotations"] == {"goldpath/gpu-request": "shared;interval=long"}
+
+
+@pytest.mark.parametrize("cuda", ["whole", "whole:H100", "dra:gpu.nvidia.com*2"])
+def test_a_gpu_for_cuda_and_one_for_vfio_are_two_cards(cuda: str) -> None:
+    """The driver offers each card as both; without the constraint the scheduler takes one card twice."""
+    made = place(parse(f"{cuda}+mig:1g.10gb+dra:vfio.gpu.nvidia.com"), DRA, name="x").objects[0]
+    devices = made["spec"]["spec"]["devices"]
+    (apart,) = devices["constraints"]
+    assert apart["distinctAttribute"] == "resource.kubernetes.io/pciBusID"
+    classes = {one["name"]: one["exactly"]["deviceClassName"] for one in devices["requests"]}
+    cards = ["gpu.nvidia.com"] * parse(cuda).count + ["vfio.gpu.nvidia.com"]
+    assert [classes[name] for name in apart["requests"]] == cards, "of several in one request one is compared"
+    assert not any("count" in one["exactly"] for one in devices["requests"])
+    for alone in (cuda, "dra:vfio.gpu.nvidia.com*2"):
+        (claim,) = place(parse(alone), DRA, name="x").objects
+        assert "constraints" not in claim["spec"]["spec"]["devices"]
 
 
 def test_nodes_are_chosen_by_the_label_of_the_resource_that_they_offer() -> None:

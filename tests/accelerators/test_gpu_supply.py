@@ -193,3 +193,35 @@ def test_devices_that_several_nodes_reach_go_with_those_of_each() -> None:
     for name, path in (("a", Path.DRA), ("b", None)):
         far["spec"]["devices"][0]["nodeName"] = name
         assert ask("whole:L4+whole:A100", nodes, [far, local]).path is path
+
+
+def on_bus(bus: str, name: str, kind: str) -> Object:
+    made = gpu(name, "NVIDIA L4", "23034Mi")
+    made["attributes"] |= {"type": {"string": kind}, "resource.kubernetes.io/pciBusID": {"string": bus}}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cards", "text", "served"),
+    [
+        (1, "whole+dra:vfio.gpu.nvidia.com", False),
+        (2, "whole+dra:vfio.gpu.nvidia.com", True),
+        (2, "whole*2+dra:vfio.gpu.nvidia.com", False),
+        (3, "whole*2+dra:vfio.gpu.nvidia.com", True),
+        (2, "whole*2", True),
+    ],
+)
+def test_a_card_is_offered_for_two_drivers_and_given_for_one(cards: int, text: str, served: bool) -> None:
+    """As NVIDIA's driver offers it with PassthroughSupport."""
+    kinds = [("gpu", "gpu"), ("vfio", "gpu-vfio")]
+    offered = [
+        on_bus(f"0000:6{at}:00.0", f"{name}-{at}", kind) for at in range(cards) for kind, name in kinds
+    ]
+    vfio = a_class("vfio.gpu.nvidia.com", TYPE.format("vfio"))
+    assert (ask(text, None, [a_slice("a", offered)], vfio).path is Path.DRA) == served
+
+
+def test_many_cards_are_no_many_choices() -> None:
+    offered = [on_bus(f"0000:{at:02}:00.0", f"gpu-{at}", "gpu") for at in range(16)]
+    assert ask("whole*16", slices=[a_slice("a", offered)]).devices == 16
+    assert ask("whole*8+whole:A100", slices=[a_slice("a", offered)]).path is None

@@ -7,7 +7,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+
+import yaml
 
 from goldpath.core.errors import GoldpathError, MachineError
 from goldpath.core.kubernetes import Cluster, ClusterError, Ref
@@ -16,12 +19,35 @@ from goldpath.core.kubernetes.kinds import Kinds, Resource
 from goldpath.core.kubernetes.refs import OURS
 from goldpath.core.kubernetes.retry import Retry
 
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 Manifest = dict[str, Any]
 T = TypeVar("T")
 GONE_S = 20
 """Seconds that controllers have to let an object go; a bare API server has none, and then we do it."""
+QUOTA_S = 10
+"""Seconds that a controller has to count for a new quota."""
 SETTLE_S = 2
 """Seconds that a controller has to make the service account of a new namespace."""
+
+
+def namespace_labels() -> dict[str, str]:
+    """Those of `deploy/base`: which pods the namespace takes."""
+    (made,) = deployed("base/namespace.yaml")
+    return dict(made["metadata"]["labels"])
+
+
+def limits() -> tuple[Manifest, Manifest]:
+    """The quota of `deploy/base` with what its overlays add, and the LimitRange."""
+    quota, sizes = deployed("base/quota.yaml")
+    for file in ("overlays/device-plugin/quota", "overlays/dra/quota", "gpus/quota/slices"):
+        (more,) = deployed(f"{file}.yaml")
+        quota["spec"]["hard"] |= more["spec"]["hard"]
+    return quota, sizes
+
+
+def deployed(file: str) -> list[Manifest]:
+    """The objects of a file in `deploy/`."""
+    return [one for one in yaml.safe_load_all((DEPLOY / file).read_text()) if one]
 
 
 class Bench:
@@ -50,7 +76,7 @@ class Bench:
         Raises:
             GoldpathError: the cluster does not let us.
         """
-        metadata = {"name": self.namespace, "labels": dict(OURS)}
+        metadata = {"name": self.namespace, "labels": {**namespace_labels(), **OURS}}
         self.call(
             "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
         )
@@ -61,6 +87,34 @@ class Bench:
                 self.call("POST", accounts, made)
                 self.made.append(Ref("v1", "ServiceAccount", "default"))
                 self.notes.append("no controller made the namespace's service account: we did")
+
+        self._limit()
+
+    def _limit(self) -> None:
+        """The quota and the sizes of `deploy/`, in force as in a namespace of the pipelines."""
+        if not self.controllers:
+            self.notes.append("no controller counts for quotas: the namespace has none")
+            return
+        quota, sizes = limits()
+        self.create(sizes)
+        self.create(quota)
+        path = self.path(Ref.of(quota))
+
+        hard = quota["spec"]["hard"]
+
+        def uncounted() -> set[str]:
+            used: Manifest = ((self.read(path) or {}).get("status") or {}).get("used") or {}
+            return hard.keys() - used.keys()
+
+        if self.until(lambda: None if uncounted() else True, QUOTA_S):
+            return
+        # What is limited and not counted is refused: kinds that are lacking, and those that came after the controller.
+        left = uncounted()
+        self.notes.append(
+            f"the quota's controller does not count {', '.join(sorted(left))}: not limited here"
+        )
+        kept = {name: amount for name, amount in hard.items() if name not in left}
+        self.cluster.change(Ref.of(quota), lambda now: now["spec"].update(hard=kept))
 
     def close(self) -> None:
         """Remove everything that is left of us, the namespace at last.

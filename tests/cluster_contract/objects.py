@@ -22,7 +22,9 @@ DEPLOYED = sorted(
     if file.name != "kustomization.yaml"
 )
 FILES = [*EXAMPLES, *GOLDEN, *DEPLOYED]
-GPU_EXAMPLES = [file for file in EXAMPLES if file.parent.name in ("gpus", "claims")]
+OTHERS = ROOT / "tests/accelerators/golden"
+"""What a GPU request becomes on people's own workloads: how their pods run is theirs to say."""
+GPU_EXAMPLES = [file for file in EXAMPLES if file.parent.name in ("gpus", "claims") or file.stem == "claims"]
 Manifest = dict[str, Any]
 
 
@@ -37,6 +39,17 @@ def objects(file: Path) -> list[Manifest]:
         return manifests.render(text, named(file))
     found = yaml.safe_load_all(text)
     return [one for one in found if isinstance(one, dict) and "apiVersion" in one and "kind" in one]
+
+
+def restricted(one: Manifest) -> Manifest:
+    """A Pod with what Pod Security asks for; any other object as it is."""
+    if one["kind"] != "Pod":
+        return one
+    made = copy.deepcopy(one)
+    made["spec"]["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for container in made["spec"]["containers"]:
+        container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    return made
 
 
 def moved(found: list[Manifest], namespace: str, suffix: str, of_the_cluster: set[str]) -> list[Manifest]:
@@ -63,6 +76,10 @@ def _moved(one: Manifest, namespace: str, names: dict[str, str], of_the_cluster:
         made["metadata"]["name"] = names[one["metadata"]["name"]]
     else:
         made["metadata"]["namespace"] = namespace
+    if (role := made.get("roleRef")) and role["kind"] in of_the_cluster:
+        role["name"] = names.get(role["name"], role["name"])
+    for subject in made.get("subjects") or ():
+        subject["namespace"] = namespace
     for spec in _specs(made):
         if "nodeGroups" in spec:
             spec["nodeGroups"] = [names.get(name, name) for name in spec["nodeGroups"]]

@@ -68,6 +68,17 @@ def test_overlays_bring_what_their_gpus_need() -> None:
         assert {extra, "requests.cpu", "requests.nvidia.com/gpu"} <= set(hard)
 
 
+@pytest.mark.parametrize("folder", ["overlays/device-plugin", "overlays/dra"])
+def test_every_name_of_a_slice_is_limited(folder: str) -> None:
+    """A slice that is asked for by name counts by that name alone, and a name that the quota lacks is not limited."""
+    classes = [one for one in built("gpus/dra") if one["kind"] == "DeviceClass"]
+    names = {f"requests.{one['spec']['extendedResourceName']}" for one in classes}
+    hard = only(built(folder), "ResourceQuota", "goldpath")["spec"]["hard"]
+    assert len(names) > 40
+    assert not names - set(hard)
+    assert hard["requests.nvidia.com/mig-1g.10gb"] == "14", "seven on each of two GPUs"
+
+
 def granted(role: Manifest) -> set[tuple[str, str, str]]:
     """Group, resource and verb, each on its own."""
     return {

@@ -126,6 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._log(store.read(kind, namespace, name))
         self._prune(kind)
         if self.command == "POST":
+            if part:  # a subresource that nothing here serves (`token`, `eviction`)
+                raise Refusal(404, "NotFound", "the server could not find the requested resource")
             made = store.create(kind, namespace, self.body, dry=dry)
             if not dry:
                 self.server_.created.append(f"{kind.kind}/{made['metadata']['name']}")

@@ -14,11 +14,16 @@ v1                             Service                   services               
 v1                             ServiceAccount            serviceaccounts              ns
 v1                             PersistentVolumeClaim     persistentvolumeclaims       ns status
 v1                             ResourceQuota             resourcequotas               ns status
+v1                             LimitRange                limitranges                  ns
 v1                             Event                     events                       ns
 batch/v1                       Job                       jobs                         ns status
 apps/v1                        Deployment                deployments                  ns status
 storage.k8s.io/v1              StorageClass              storageclasses               cluster
 rbac.authorization.k8s.io/v1   Role                      roles                        ns
+rbac.authorization.k8s.io/v1   RoleBinding               rolebindings                 ns
+rbac.authorization.k8s.io/v1   ClusterRole               clusterroles                 cluster
+rbac.authorization.k8s.io/v1   ClusterRoleBinding        clusterrolebindings          cluster
+networking.k8s.io/v1           NetworkPolicy             networkpolicies              ns
 authorization.k8s.io/v1        SelfSubjectAccessReview   selfsubjectaccessreviews     cluster
 resource.k8s.io/v1             ResourceClaim             resourceclaims               ns status
 resource.k8s.io/v1             ResourceClaimTemplate     resourceclaimtemplates       ns

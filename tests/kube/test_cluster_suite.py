@@ -92,7 +92,7 @@ def test_all_is_tried_on_a_bare_server_and_nothing_is_left(suite: Callable[..., 
         for one in CLASSES:
             server.put({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", **one})
         before = server.left()
-        done = suite(server)
+        done = suite(server, "-k", "not agree")
         assert done.returncode == 0, done.stdout + done.stderr
         assert server.left() == before
     out = done.stdout
@@ -112,6 +112,19 @@ def test_all_is_tried_on_a_bare_server_and_nothing_is_left(suite: Callable[..., 
     assert "\nscheduled: " in out
     assert " created and removed: " not in out
     assert "\ncreated and removed: " in out
+
+
+def test_a_scheduler_that_gives_what_the_doctor_does_not_see_is_a_failure(suite: Callable[..., Any]) -> None:
+    with Server() as server:
+        server.on("Pod", schedules(server))
+        for one in SLICES:
+            server.put({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", **one})
+        for one in CLASSES:
+            server.put({"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", **one})
+        done = suite(server, "-k", "agree")
+    assert done.returncode == 1
+    assert "the doctor says Supply(devices=0" in done.stdout
+    assert "\ndoctor and scheduler agree: " in done.stdout
 
 
 def test_a_refused_object_and_one_that_stays_are_failures(suite: Callable[..., Any]) -> None:

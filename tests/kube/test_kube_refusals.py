@@ -17,6 +17,12 @@ from tests.kube.things import Thing, config_map, train_job
 WEBHOOK = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: no runtime "torch"'
 QUOTA = "trainjobs is forbidden: exceeded quota: gpus, requested: gpu=8, used: gpu=1, limited: gpu=4"
 SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+UNCOUNTED = 'trainjobs.trainer.kubeflow.org "x" is forbidden: status unknown for quota: goldpath, resources: count/x.y'
+NOBODY = (
+    'pods "x" is forbidden: error looking up service account team-a/model-reader: '
+    'serviceaccount "model-reader" not found'
+)
+LONG = "Too long: may not be more than 1048576 bytes"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,14 @@ SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": run
             r"the quota gpus is exceeded \(requested: gpu=8.*Ask for less",
         ),
         (Refusal(403, "Forbidden", SECURITY), r"Pod Security 'restricted:latest' forbids it: runAsNonRoot"),
+        (
+            Refusal(403, "Forbidden", NOBODY),
+            r"there is no service account 'model-reader' in team-a.*kubectl create serviceaccount model-reader",
+        ),
+        (
+            Refusal(422, "Invalid", f"ConfigMap is invalid: {LONG}", [{"field": "[]", "message": LONG}]),
+            "it is too large",
+        ),
         (
             Refusal(
                 403, "Forbidden", "unable to create new content in namespace x because it is being terminated"
@@ -244,3 +258,43 @@ def test_what_is_no_api_server_is_told(server: Server, cluster: Cluster) -> None
     error = explain(answer, "read it", "http://x")
     assert "answers 502 (502 nginx)" in error.line()
     assert isinstance(error, GoldpathError)
+
+
+def test_a_quota_that_is_not_counted_yet_is_waited_for(server: Server, connect: Connect) -> None:
+    """As a real API server answers in the first minute after the quota, or a kind that it counts, was installed."""
+    asked: list[Thing] = []
+
+    def count(new: Thing, old: Thing | None) -> None:
+        asked.append(new)
+        if len(asked) < 4:
+            raise Refusal(403, "Forbidden", UNCOUNTED)
+
+    server.admit("TrainJob", count)
+    assert connect().create_or_adopt(train_job("x"))["metadata"]["uid"]
+    assert len(asked) == 4
+
+
+def test_a_quota_that_is_never_counted_is_told(server: Server) -> None:
+    def refuse(new: Thing, old: Thing | None) -> None:
+        raise Refusal(403, "Forbidden", UNCOUNTED)
+
+    server.admit("TrainJob", refuse)
+    cluster = Cluster.connect(run="run-1", step="fine_tune", retry=Retry(limit_s=0.2, base_s=0.01))
+    with pytest.raises(
+        ClusterError, match=r"the quota goldpath is not counted yet \(count/x\.y\)"
+    ) as refused:
+        cluster.create_or_adopt(train_job("x"))
+    assert refused.value.status == 403
+    assert "Try again in five minutes" in refused.value.remedy
+
+
+def test_that_the_server_stopped_looking_is_no_reason() -> None:
+    causes = [
+        {"field": "spec.trainer.numNodes", "message": "must be of type integer"},
+        {
+            "field": "<nil>",
+            "message": "Invalid value: null: some validation rules were not checked because ...",
+        },
+    ]
+    told = explain(Answer(422, "Invalid", "invalid", {"causes": causes}), "create TrainJob team-a/x")
+    assert told.message == "cannot create TrainJob team-a/x: spec.trainer.numNodes: must be of type integer"
