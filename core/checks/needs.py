@@ -116,7 +116,7 @@ NAMESPACED = (
     Use("trainer.kubeflow.org/v1alpha1", "TrainingRuntime", "trainingruntimes", OWN, TRAINER),
     Use("kubeflow.org/v1", "PyTorchJob", "pytorchjobs", OWN, OPERATOR),
     Use("kubeflow.org/v1beta1", "Experiment", "experiments", OWN, KATIB),
-    Use("kubeflow.org/v1beta1", "Trial", "trials", READ, KATIB),
+    Use("kubeflow.org/v1beta1", "Trial", "trials", ("list",), KATIB),
     Use(
         "serving.kserve.io/v1alpha1",
         "LocalModelNamespaceCache",
@@ -137,16 +137,22 @@ NAMESPACED = (
     Use("v1", "ConfigMap", "configmaps", KEEP, KUBERNETES),
     # Its own namespace, for the Pod Security that it enforces.
     Use("v1", "Namespace", "namespaces", ("get",), KUBERNETES),
-    Use("v1", "Pod", "pods", READ, KUBERNETES),
+    Use("v1", "Pod", "pods", ("get", "list"), KUBERNETES),
     Use("v1", "Pod", "pods/log", ("get",), KUBERNETES),
-    Use("v1", "Event", "events", READ, KUBERNETES),
+    Use("v1", "Event", "events", ("list",), KUBERNETES),
 )
 """In the namespace of the pipelines: a Role."""
 
 CLUSTER_WIDE = (
-    Use("trainer.kubeflow.org/v1alpha1", "ClusterTrainingRuntime", "clustertrainingruntimes", READ, TRAINER),
+    Use(
+        "trainer.kubeflow.org/v1alpha1",
+        "ClusterTrainingRuntime",
+        "clustertrainingruntimes",
+        ("get",),
+        TRAINER,
+    ),
     Use("serving.kserve.io/v1alpha1", "LocalModelCache", "localmodelcaches", READ, MODEL_CACHE),
-    Use("serving.kserve.io/v1alpha1", "LocalModelNodeGroup", "localmodelnodegroups", READ, MODEL_CACHE),
+    Use("serving.kserve.io/v1alpha1", "LocalModelNodeGroup", "localmodelnodegroups", ("list",), MODEL_CACHE),
     Use("resource.k8s.io/v1", "DeviceClass", "deviceclasses", ("list",), DRA),
     Use("resource.k8s.io/v1", "ResourceSlice", "resourceslices", ("list",), DRA),
     Use("v1", "Node", "nodes", ("list",), KUBERNETES),
