@@ -29,6 +29,8 @@ from goldpath.core.settings import backend, state
 from goldpath.core.sources import explain
 
 _KEPT = re.compile(r"(?P<root>.+://.+)/store/(?P<build>[^/]+/[0-9a-f]{32}/[0-9a-f]{32})(/(?P<inside>.*))?")
+SCHEMES = ("s3://", "file://")
+"""Of `GOLDPATH_STORAGE`: S3, and a folder for trials on one machine."""
 _SUMS = "SHA256SUMS"
 _BUILD = "build.json"
 
@@ -47,9 +49,10 @@ def storage() -> str:
             "goldpath-settings; a pipeline of your own reads that where it calls "
             "goldpath.pipelines.kubeflow.for_kubeflow(task).",
         )
-    if uri and "://" not in uri:
+    if uri and not uri.startswith(SCHEMES):
         raise SpecError(
-            f"GOLDPATH_STORAGE is {uri!r}, which is no URI", "Give s3://..., gs://... or file:///..."
+            f"GOLDPATH_STORAGE is {uri!r}, and goldpath keeps work in what speaks S3",
+            "Give s3://bucket/folder; AWS_ENDPOINT_URL names another store than Amazon's.",
         )
     return uri
 
@@ -187,7 +190,26 @@ def bring(uri: str, folder: Path) -> None:
     found = fetch(uri, folder, label="Bringing")
     if _SUMS not in found:
         raise InputError(f"the copy at {uri} is not whole", "Run the step that makes it again.")
+    if lacking := _named((folder / _SUMS).read_bytes()) - set(found):
+        raise InputError(
+            f"the copy at {uri} is not whole: {min(lacking)} is gone", "Run the step that makes it again."
+        )
     (folder / _SUMS).unlink()
+
+
+def whole(uri: str) -> bool:
+    """Whether a build has all its files; what is in them is not read.
+
+    Raises:
+        MachineError: the storage cannot be reached.
+    """
+    said = read(f"{uri}/{_SUMS}")
+    return said is not None and _named(said) <= set(listed(uri))
+
+
+def _named(sums: bytes) -> set[str]:
+    """The files of a list of digests."""
+    return {line.split("  ", 1)[1] for line in sums.decode().splitlines() if "  " in line}
 
 
 def is_build(uri: str) -> bool:

@@ -7,7 +7,7 @@ import heapq
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -87,14 +87,35 @@ def build(store_folder: Path, frame: Path, moment: datetime, limit: int) -> Comp
     return done
 
 
+def bring(store_folder: Path) -> str:
+    """Take the online store that another pod has kept where this folder has none.
+
+    Returns:
+        URI of the whole copy in the storage; empty where there is none, or it is damaged.
+
+    Raises:
+        MachineError: the storage cannot be reached.
+    """
+    stored = storage.kept(_KIND, store_folder.name) or ""
+    if complete(store_folder) is not None:
+        return stored if stored and storage.whole(stored) else ""
+    if not stored:
+        return ""
+    _clear(store_folder)
+    try:
+        storage.bring(stored, store_folder)
+    except InputError:  # damaged: it is made, and kept, anew
+        _clear(store_folder)
+        return ""
+    return stored if complete(store_folder) is not None else ""
+
+
 def keep(store_folder: Path) -> str:
-    """Keep a whole online store in the storage that pods share, once; returns its URI.
+    """Keep a whole online store in the storage that pods share; returns its URI.
 
     Raises:
         MachineError: the storage cannot be reached or written.
     """
-    if stored := storage.kept(_KIND, store_folder.name):
-        return stored
     with tempfile.TemporaryDirectory(dir=store_folder.parent) as scratch:
         # Without its offline copy, which is no smaller and serves no search.
         part = Path(scratch)
@@ -103,18 +124,6 @@ def keep(store_folder: Path) -> str:
         for name in (REGISTRY, _COMPLETE):
             shutil.copy2(store_folder / name, part)
         return storage.keep(_KIND, store_folder.name, part)
-
-
-def bring(store_folder: Path) -> None:
-    """Take the online store that another pod has kept, if there is one and this folder has none.
-
-    Raises:
-        MachineError: the storage cannot be reached.
-    """
-    if complete(store_folder) is None and (stored := storage.kept(_KIND, store_folder.name)):
-        _clear(store_folder)
-        with suppress(InputError):  # damaged: it is made anew
-            storage.bring(stored, store_folder)
 
 
 def _clear(folder: Path) -> None:

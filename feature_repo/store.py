@@ -64,10 +64,10 @@ def build(documents: Path, documents_digest: str, spec: FeatureSpec) -> Reused[F
             reused, count = filled.reused, filled.result.documents
             place = shared.reference(EMBEDDING_VIEW + shared.suffix(folder), count)
         else:
-            online.bring(folder)
+            stored = online.bring(folder)
             whole = online.complete(folder)
             ready = whole or _fill(documents, folder, taken, spec.online_rows)
-            place = online.keep(folder) if storage.storage() else str(folder)
+            place = stored or (online.keep(folder) if storage.storage() else str(folder))
             reused, count = whole is not None, ready.documents
     result = FeatureResult(
         feature_service=SERVICE + shared.suffix(folder),

@@ -105,8 +105,8 @@ def settings(api: Api, namespace: str) -> list[Check]:
     found = _single(name, answer, make, required=True)
     if found.state is State.OK:
         uri = (answer.body.get("data") or {}).get(needs.STORAGE, "").strip()
-        good = "://" in uri and not uri.startswith("file:")
-        bad = f"{uri} is no place that every pod reaches" if uri else "not set, and pods share no disk"
+        good = uri.startswith("s3://")
+        bad = f"{uri} is no bucket that every pod reaches by S3" if uri else "not set, and pods share no disk"
         found = Check(
             name=name,
             state=State.OK if good else State.MISSING,
@@ -128,7 +128,7 @@ def _credentials(api: Api, namespace: str) -> Check:
         note = "not there: steps reach the storage without credentials"
         remedy = (
             f"kubectl create secret generic -n {namespace} {environment.STORAGE} --from-literal=AWS_ACCESS_KEY_ID=... "
-            "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the nodes' or pods' identity opens the storage"
+            "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the service account's own identity opens it (IRSA)"
         )
         return Check(name=name, state=State.MISSING, note=note, remedy=remedy)
     return Check(name=name, state=State.UNKNOWN, note=f"{answer.said()}: who may read Secrets can tell")

@@ -133,7 +133,7 @@ def test_a_cluster_needs_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(SpecError, match=r"GOLDPATH_STORAGE is not set.*s3://bucket/goldpath"):
         made([])
     monkeypatch.setenv("GOLDPATH_STORAGE", "/mnt/shared")
-    with pytest.raises(SpecError, match="'/mnt/shared', which is no URI"):
+    with pytest.raises(SpecError, match="'/mnt/shared', and goldpath keeps"):
         made([])
 
 
@@ -146,3 +146,25 @@ def test_the_uri_of_a_folder_is_found_again(
     assert storage.where(local_path(f"{first.uri}/sub")) == f"{first.uri}/sub"
     with pytest.raises(InputError, match=r"is not in the storage"):
         storage.where(tmp_path / "my-frame")
+
+
+def test_a_copy_that_lost_a_file_is_not_taken_for_whole(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = made([])
+    storage.remove(f"{done.uri}/numbers.txt")
+    elsewhere(monkeypatch, tmp_path / "other")
+    with pytest.raises(InputError, match=r"not whole: numbers\.txt is gone"):
+        local_path(done.uri)
+    with pytest.raises(InputError, match="is gone"):
+        local_path(done.uri)  # nor the second time
+    calls: list[Path] = []
+    assert made(calls).result == Sum(total=3)
+    assert calls, "the work is done again"
+
+
+@pytest.mark.parametrize("uri", ["gs://team/goldpath", "hf://team", "bucket/goldpath", "nonsense://x"])
+def test_only_what_speaks_s3_keeps_work(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLDPATH_STORAGE", uri)
+    with pytest.raises(SpecError, match=r"what speaks S3.*AWS_ENDPOINT_URL"):
+        storage.storage()

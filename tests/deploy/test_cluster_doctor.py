@@ -209,8 +209,9 @@ def test_without_a_storage_the_golden_path_cannot_run(cluster: Path) -> None:
     for data, said in (
         (None, "not set"),
         ({"GOLDPATH_STORAGE": " "}, "not set"),
-        ({"GOLDPATH_STORAGE": "/mnt/models"}, "no place that every pod reaches"),
-        ({"GOLDPATH_STORAGE": "file:///mnt/models"}, "no place that every pod reaches"),
+        ({"GOLDPATH_STORAGE": "/mnt/models"}, "no bucket that every pod reaches"),
+        ({"GOLDPATH_STORAGE": "file:///mnt/models"}, "no bucket that every pod reaches"),
+        ({"GOLDPATH_STORAGE": "gs://team/models"}, "no bucket that every pod reaches by S3"),
     ):
         Api.objects[SETTINGS] = {"data": data}
         found = looked(cluster)

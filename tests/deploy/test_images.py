@@ -141,7 +141,7 @@ kube_api.check()
 
 # Started as in a pod: they come as far as the cluster, which is not there.
 os.environ |= {"GOLDPATH_BACKEND": "kubernetes", "GOLDPATH_HOME": tempfile.mkdtemp(), "KUBECONFIG": "/nowhere",
-               "GOLDPATH_STORAGE": "memory://bucket/goldpath"}
+               "GOLDPATH_STORAGE": f"file://{tempfile.mkdtemp()}"}
 from goldpath.core.errors import GoldpathError
 from goldpath.training import finetune, search
 from goldpath.training.specs import SearchSpec, TrainSpec
