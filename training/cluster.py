@@ -32,10 +32,21 @@ _IMAGE = images.REFERENCE
 
 _Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _HIDDEN = re.compile(
-    r"(^|_)(SECRET|(?<!PAD_)(?<!EOS_)(?<!BOS_)TOKEN|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)(_|$)",
+    r"(^|_)(SECRETS?|TOKEN|PASSWORD|PASSWD|PASS|PWD|PAT|API_?KEY|ACCESS_KEY(?!_ID)|PRIVATE_KEY|STORAGE_KEY|WANDB_KEY)$"
+    r"|SECRET_ACCESS_?KEY|ACCOUNT_KEY$",
     re.I,
 )
-"""Names of variables whose values are not for everybody."""
+_SPECIAL = re.compile(r"^(PAD|EOS|BOS|UNK|SEP|CLS|MASK)_TOKEN$", re.I)
+_USER = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
+
+
+def _is_secret(name: str, text: str) -> bool:
+    """Whether a variable's value is not for everybody: by its name, or as a URL with a password. A path is none."""
+    if not text or text.startswith("/"):
+        return False
+    return bool(_USER.search(text) or (_HIDDEN.search(name) and not _SPECIAL.match(name)))
+
+
 _SECRET_KEY = re.compile(rf"{_OBJECT}/[-._A-Za-z0-9]+")
 
 
@@ -228,7 +239,7 @@ class TrainJobSpec(Machine):
 
     @model_validator(mode="after")
     def _hidden(self) -> Self:
-        if plain := [name for name, text in self.env.items() if text and _HIDDEN.search(name)]:
+        if plain := [name for name, text in self.env.items() if _is_secret(name, text)]:
             raise SpecError(  # without its value
                 f"env.{plain[0]} looks like a secret, and whoever may read the job would read it",
                 f'Put it into a Secret and name that: secrets: {{"{plain[0]}": "SECRET/KEY"}}.',

@@ -128,7 +128,7 @@ def _credentials(api: Api, namespace: str) -> Check:
         note = "not there: steps reach the storage without credentials"
         remedy = (
             f"kubectl create secret generic -n {namespace} {environment.STORAGE} --from-literal=AWS_ACCESS_KEY_ID=... "
-            "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the service account's own identity opens it (IRSA)"
+            "--from-literal=AWS_SECRET_ACCESS_KEY=...; not needed where the account's own identity opens it (IRSA)"
         )
         return Check(name=name, state=State.MISSING, note=note, remedy=remedy)
     return Check(name=name, state=State.UNKNOWN, note=f"{answer.said()}: who may read Secrets can tell")

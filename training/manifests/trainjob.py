@@ -72,7 +72,7 @@ def render(
             frame=uris.frame,
             base=uris.base,
             out=out,
-            folder=_folder(cluster, out),
+            folder=_folder(cluster, out, name),
             save_model=save_model,
             chosen=chosen,
         ),
@@ -244,9 +244,9 @@ def _require_processes(processes: int, placement: Placement) -> None:
         )
 
 
-def _folder(cluster: ClusterSpec, out: str) -> str:
-    """Of checkpoints on the claim, where the outputs go elsewhere: named as they are, so that a later job finds it."""
-    return f"{MOUNT}/{'-'.join(out.split('/')[-2:])}" if cluster.claim and not out.startswith("file:") else ""
+def _folder(cluster: ClusterSpec, out: str, name: str) -> str:
+    """Of checkpoints on the claim, where the outputs go elsewhere: the job's own, so that no other run works in it."""
+    return f"{MOUNT}/{name}" if cluster.claim and not out.startswith("file:") else ""
 
 
 def _require_devices(sharding: str, placement: Placement) -> None:

@@ -70,7 +70,7 @@ def test_a_claim_keeps_the_checkpoints_of_a_run_whose_model_goes_to_the_storage(
     made = trainjob.render(NAME, TrainSpec(), cluster(storage="", claim="models"), uris, placement())[-1]
     words = made["spec"]["trainer"]["args"]
     assert words[words.index("--out") + 1] == "s3://team/work/fine-tune/0123"
-    assert words[words.index("--folder") + 1] == f"{MOUNT}/fine-tune-0123"
+    assert words[words.index("--folder") + 1] == f"{MOUNT}/{NAME}"
     for where in (cluster(storage="", claim="models"), cluster()):
         alone = trainjob.render(NAME, TrainSpec(), where, URIS, placement())[-1]["spec"]["trainer"]["args"]
         assert "--folder" not in alone
@@ -189,7 +189,14 @@ def test_a_uri_that_a_shell_would_read_is_refused() -> None:
 
 
 def test_secrets_are_named_and_never_written_out() -> None:
-    for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "WANDB_API_KEY", "db_password"):
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "db_password",
+        "DB_PASS",
+        "GITHUB_PAT",
+    ):
         with pytest.raises(
             SpecError, match=rf"{name} looks like a secret.*secrets: {{\"{name}\": \"SECRET/KEY\"}}"
         ):
@@ -197,7 +204,13 @@ def test_secrets_are_named_and_never_written_out() -> None:
         with pytest.raises(SpecError) as told:
             TrainJobSpec.parse({"env": {name: "hunter2"}})
         assert "hunter2" not in told.value.line()
-    harmless = {"TOKENIZERS_PARALLELISM": "1", "MAX_TOKENS": "9", "PAD_TOKEN": "x", "HF_TOKEN": ""}
+    with pytest.raises(SpecError, match=r"env\.DATABASE_URL looks like a secret"):
+        TrainJobSpec.parse({"env": {"DATABASE_URL": "postgres://u:hunter2@h/d"}})
+    harmless = {
+        **{"TOKENIZERS_PARALLELISM": "1", "MAX_TOKENS": "9", "MAX_TOKEN_LENGTH": "9", "PAD_TOKEN": "x"},
+        **{"HF_TOKEN": "", "HF_TOKEN_PATH": "/run/token", "GOOGLE_APPLICATION_CREDENTIALS": "/etc/k.json"},
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
+    }
     made = a_generic_job(env=harmless, secrets={"DB_PASSWORD": "team-db/password"})[-1]["spec"]["trainer"][
         "env"
     ]
