@@ -94,17 +94,9 @@ def test_what_another_or_an_earlier_service_was_refused_is_not_ours(server: Serv
     server.event(replicas("chat-predictor-5f"), "FailedCreate", ACCOUNT)
     service = made(cluster, *SERVICES[0][:2], "chat")
     made(cluster, *SERVICES[0][:2], "chat-large")
-    server.edit(
-        "InferenceService",
-        "chat",
-        lambda now: now["metadata"].update(creationTimestamp="2999-01-01T00:00:00Z"),
-    )
+    born(server, "InferenceService", "chat", "2999-01-01T00:00:00Z")
     assert cluster.why(Ref.of(service)) == ""
-    server.edit(
-        "InferenceService",
-        "chat",
-        lambda now: now["metadata"].update(creationTimestamp="2020-01-01T00:00:00Z"),
-    )
+    born(server, "InferenceService", "chat", "2020-01-01T00:00:00Z")
     assert ACCOUNT in cluster.why(Ref.of(service))
     for event in server.find("Event"):
         server.drop("Event", event["metadata"]["name"])
