@@ -31,22 +31,36 @@ _GOOD = {"Ready", "Available", "Complete", "Completed", "Succeeded", "Created", 
 _GOOD_ENDS = ("Ready", "Available", "Succeeded", "Created", "Progressing")
 _BAD = ("Failed", "Evicted", "DeadlineExceeded", "Stalled")
 _WAITS = ("ContainerCreating", "PodInitializing")
-_HOPELESS = (
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "CreateContainerConfigError",
-)
+_HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 """Why a container waits that will wait until somebody mends it."""
+_PULLS = ("ErrImagePull", "ImagePullBackOff")
+"""Why it waits for an image: that depends on what the registry said."""
+_ABSENT = re.compile(
+    r"not ?found|(manifest|name) unknown|does not exist|unauthorized|denied|forbidden|invalid reference", re.I
+)
+"""What a registry says of an image that is not there, or not for us."""
+_AWAY = re.compile(
+    r"time(d )?out|deadline exceeded|too ?many ?requests|\b429\b|no such host|server misbehaving|connection re"
+    r"|\b5\d\d (internal|not impl|bad|service|gateway)|\bEOF\b|unavailable",
+    re.I,
+)
+"""What is said of a registry that does not answer, or not now."""
 _REFUSED = re.compile(
     r'violates PodSecurity|error looking up service account|admission webhook "[^"]+" denied'
 )
 """The same of a pod that is not made at all. A quota is not among them: others may end first."""
-
+_NOT_MADE = re.compile(rf"^FailedCreate|exceeded quota|{_REFUSED.pattern}")
 
 _AT_WORK = ("runningTrialList", "pendingTrialList")
 """Fields of an Experiment's status."""
+_TRIAL_JOBS = (("trainer.kubeflow.org/v1alpha1", "TrainJob"), ("kubeflow.org/v1", "PyTorchJob"))
+_SERVICES = ("InferenceService", "LLMInferenceService")
+_SETS = ("ReplicaSet", "StatefulSet")
+"""What makes the pods of services and of a search's algorithm: nobody above is told of a refused pod."""
+_PARTS = ("transformer", "explainer", "router-scheduler", "prefill")
+"""Words in the names of what a service has besides the pods that serve: each starts, or not, for itself."""
+_WORKER = "leaderworkerset.sigs.k8s.io/worker-index"
+_REVISIONS = ("pod-template-hash", "leaderworkerset.sigs.k8s.io/template-revision-hash")
 
 
 class Diagnosis:
@@ -64,7 +78,8 @@ class Diagnosis:
         if thing is None:
             return ""
         found = self._of(thing)
-        pods = [(pod, told) for pod in self._pods(thing) if (told := reason(pod))]
+        trials = ("failedTrialList", *_AT_WORK)
+        pods = [(pod, told) for pod in self._pods(thing, trials) if (told := reason(pod))]
         pods.sort(key=lambda pair: _rank(pair[1]))
         for pod, told in pods[:MOST_PODS]:
             found.append(f"pod {pod['metadata']['name']}: {told}{self._last_lines(pod)}")
@@ -73,24 +88,40 @@ class Diagnosis:
         text = "; ".join(dict.fromkeys(found))
         return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 3]}..."
 
-    def stuck(self, ref: Ref) -> frozenset[str]:
-        """What keeps its pods from starting and does not pass; the same words for the same thing, each time."""
+    def stuck(self, ref: Ref) -> dict[str, bool | None]:
+        """What keeps its pods from starting; the same words for the same thing, each time.
+
+        Returns:
+            Each with whether that lasts until somebody mends it; None where nothing tells.
+        """
         try:
             thing = self._objects.get(ref)
         except GoldpathError:
-            return frozenset()
+            return {}
         if thing is None:
-            return frozenset()
+            return {}
         pods = self._pods(thing, _AT_WORK)
+        alive = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        if thing["kind"] in _SERVICES:
+            alive = _decisive(alive)
         held = {
-            f"{pod['metadata']['name']}/{container['name']}"
-            for pod in pods
+            f"{pod['metadata']['name']}/{container['name']}": _lasts(container)
+            for pod in alive
             for container in _containers(pod)
-            if _waits(container) in _HOPELESS
+            if _holds(container)
         }
+        return held | {told: True for told in self._not_made(thing, pods) if _REFUSED.search(told)}
+
+    def _not_made(self, thing: Object, pods: list[Object]) -> list[str]:
+        """What is said of pods that are not there."""
         if not pods:
-            held = {told for told in self._of(thing) if _REFUSED.search(told)}
-        return frozenset(held)
+            return self._of(thing)
+        if thing["kind"] == "Experiment":  # its algorithm has one, which tells nothing of the trials'
+            return self._trials_not_made(thing)
+        if thing["kind"] in _SERVICES:
+            there = {_part(pod["metadata"]["name"]) for pod in pods}
+            return [told for name, told in self._refusals(thing).items() if _part(name) not in there]
+        return []
 
     def _of(self, thing: Object) -> list[str]:
         """What conditions and events say, of the object or of what it made first."""
@@ -98,15 +129,45 @@ class Diagnosis:
         if made := _MAKES.get(thing["kind"]):
             for child in self._owned(thing, Ref(made[0], made[1], "", _namespace(thing))):
                 said += self._of(child)
-        return [*said, *self._refusals(thing)] if thing["kind"] == "Experiment" else said
+        if thing["kind"] in ("Experiment", *_SERVICES):
+            said += self._refusals(thing).values()
+        return [*said, *self._trials_not_made(thing)] if thing["kind"] == "Experiment" else said
 
-    def _refusals(self, experiment: Object) -> list[str]:
-        """Why the pod of a search's algorithm is refused (Pod Security, a quota): its ReplicaSet alone is told."""
-        of, start = Ref("v1", "Event", "", _namespace(experiment)), f"{experiment['metadata']['name']}-"
-        events = self._list(of, {}, {"involvedObject.kind": "ReplicaSet", "reason": "FailedCreate"})
-        about = [e for e in events if e["involvedObject"].get("name", "").startswith(start)]
-        about.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
-        return [f"{e['reason']}: {_brief(e.get('message', ''))}" for e in about[-1:]]
+    def _trials_not_made(self, experiment: Object) -> list[str]:
+        """What is said of the pods of trials at work that have none."""
+        said: list[str] = []
+        for name in _trials(experiment, _AT_WORK):
+            for api_version, kind in _TRIAL_JOBS:
+                of = Ref(api_version, kind, "", _namespace(experiment))
+                for job in self._list(of, {}, {"metadata.name": name}):
+                    told = [] if self._pods(job) else self._of(job)
+                    said += [f"trial {name}: {text}" for text in told if _NOT_MADE.search(text)]
+        return said
+
+    def _refusals(self, thing: Object) -> dict[str, str]:
+        """Why pods of a service, or of a search's algorithm, are refused (Pod Security, a quota), by what makes them.
+
+        That alone is told, and goes by the name of the service or search; events of one that had the name before, and
+        of one whose name only begins so, are left out.
+        """
+        start, since = f"{thing['metadata']['name']}-", thing["metadata"].get("creationTimestamp") or ""
+        events = self._list(Ref("v1", "Event", "", _namespace(thing)), {}, {"reason": "FailedCreate"})
+        about = [
+            e
+            for e in events
+            if e["involvedObject"].get("kind") in _SETS
+            and e["involvedObject"].get("name", "").startswith(start)
+            and _when(e)[: len("2026-01-01T00:00:00")] >= since.rstrip("Z")
+        ]
+        if not about:
+            return {}
+        like = self._list(Ref(thing["apiVersion"], thing["kind"], "", _namespace(thing)), {}, {})
+        longer = tuple(f"{o['metadata']['name']}-" for o in like if o["metadata"]["name"].startswith(start))
+        return {
+            e["involvedObject"]["name"]: f"{e['reason']}: {_brief(e.get('message', ''))}"
+            for e in sorted(about, key=_when)
+            if not e["involvedObject"]["name"].startswith(longer)
+        }
 
     def _list(self, of: Ref, labels: Mapping[str, str], fields: Mapping[str, str]) -> list[Object]:
         try:
@@ -125,7 +186,7 @@ class Diagnosis:
             return []
         fields = {"involvedObject.uid": thing["metadata"]["uid"]}
         events = [event for event in self._list(of, {}, fields) if event.get("type") == "Warning"]
-        events.sort(key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        events.sort(key=_when)
         return [f"{e.get('reason', '')}: {_brief(e.get('message', ''))}" for e in events[-2:]]
 
     def _pods(self, thing: Object, trials: tuple[str, ...] = ("failedTrialList",)) -> list[Object]:
@@ -227,6 +288,71 @@ def _ended(container: Mapping[str, Any]) -> str:
 
 def _waits(container: Mapping[str, Any]) -> str:
     return str(((container.get("state") or {}).get("waiting") or {}).get("reason", ""))
+
+
+def _holds(container: Mapping[str, Any]) -> bool:
+    return _waits(container) in (*_HOPELESS, *_PULLS)
+
+
+def _lasts(container: Mapping[str, Any]) -> bool | None:
+    """Whether what it waits for comes only when somebody mends it; None where nothing tells."""
+    if _waits(container) in _HOPELESS:
+        return True
+    said = re.sub(
+        r'"[^"]*"', "", container["state"]["waiting"].get("message") or ""
+    )  # without the image's name
+    if _AWAY.search(said):
+        return False
+    return (
+        True
+        if _ABSENT.search(said)
+        else None
+        if re.fullmatch(r"\s*(Back-off pulling image\s*)?", said)
+        else False
+    )
+
+
+def _decisive(pods: list[Object]) -> list[Object]:
+    """Those of a service that tell whether it can start: not where one is ready, nor what a later revision replaces."""
+    parts: dict[str, list[Object]] = {}
+    for pod in pods:
+        worker = (pod["metadata"].get("labels") or {}).get(_WORKER, "0") != "0"
+        parts.setdefault(f"{_part(pod['metadata']['name'])} {worker}", []).append(pod)
+    return [
+        pod
+        for part in parts.values()
+        if not any(_ready(other) for other in part)
+        for pod in part
+        if not any(_replaces(other, pod) for other in part)
+    ]
+
+
+def _replaces(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether it is of a later revision (where that is unknown: later) and does not wait in vain."""
+    born = [pod["metadata"].get("creationTimestamp") or "" for pod in (old, new)]
+    revisions = [_revision(pod) for pod in (old, new)]
+    if new is old or born[0] > born[1] or ("" not in revisions and revisions[0] == revisions[1]):
+        return False
+    return not any(_holds(container) for container in _containers(new))
+
+
+def _revision(pod: Mapping[str, Any]) -> str:
+    labels = pod["metadata"].get("labels") or {}
+    return next((labels[key] for key in _REVISIONS if key in labels), "")
+
+
+def _ready(pod: Mapping[str, Any]) -> bool:
+    told = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in told)
+
+
+def _part(name: str) -> str:
+    return next((part for part in _PARTS if f"-{part}-" in name), "")
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    born = event["metadata"].get("creationTimestamp")
+    return str(event.get("lastTimestamp") or event.get("eventTime") or born or "")
 
 
 def _containers(pod: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -195,7 +195,10 @@ def test_pauses_grow_with_jitter_up_to_their_cap_and_honour_retry_after() -> Non
     assert len({Retry().pause(5) for _ in range(20)}) > 15
 
 
-PULL = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "registry.example/none:1"'}
+PULL = {
+    "reason": "ImagePullBackOff",
+    "message": 'Back-off pulling image "registry.example/none:1": ErrImagePull: rpc error: code = NotFound',
+}
 LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 
