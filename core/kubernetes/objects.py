@@ -26,6 +26,8 @@ from goldpath.core.kubernetes.refs import (
 )
 from goldpath.core.kubernetes.retry import Transient
 
+_COUNTED_S = 30
+"""Seconds in which a quota's controller counts anew what is gone."""
 STRICT = ("fieldValidation", "Strict")
 """A field that the cluster's version lacks is refused, not dropped without a word."""
 
@@ -38,6 +40,8 @@ class Objects:
     ) -> None:
         """`marks` are the labels of this run and step; `gone(ref, uid, seconds)` waits until an object has gone."""
         self._api, self._kinds, self._marks, self._gone = api, kinds, dict(marks), gone
+        self._removed = float("-inf")
+        """When something of ours went, by the clock of retries."""
 
     def place(self, ref: Ref) -> Ref:
         """The reference with its namespace: ours where it names none, none where the kind belongs to the cluster."""
@@ -118,6 +122,7 @@ class Objects:
             if not in_deletion(present):
                 return self._adopt(ref, made, present, shared)
             self._gone(ref, present["metadata"]["uid"], wait_s)
+            self._removed = self._api.retry.clock()
         raise StepError(
             f"cannot create {ref}: whatever has that name is deleted again and again",
             "Check its owner references.",
@@ -129,9 +134,13 @@ class Objects:
         try:
             return self._api.call("POST", path, doing, query=[STRICT], body=made), True
         except ClusterError as error:
-            if error.reason != "AlreadyExists":
+            # A full quota refuses before the name is looked at, and counts what is gone for some seconds more.
+            full = error.status == 403 and "the quota" in error.message
+            if error.reason != "AlreadyExists" and not full:
                 raise (Transient(error) if error.status == 409 else error) from None
             present = self.get(ref)
+            if present is None and full and self._api.retry.clock() - self._removed > _COUNTED_S:
+                raise
             if present is None:  # gone between both
                 raise Transient(error) from None
             return present, False
@@ -279,6 +288,8 @@ class Objects:
         uid = self._api.retry.run(attempt, limit_s)
         if uid and wait_s > 0:
             self._gone(ref, uid, wait_s)
+        if uid:
+            self._removed = self._api.retry.clock()
         return bool(uid)
 
     def _path(self, ref: Ref, part: str = "") -> str:

@@ -92,15 +92,15 @@ class Store:
                     raise Refusal(404, "NotFound", said, name=namespace, kind="namespaces")
                 metadata["namespace"] = namespace
             key = (kind.group, kind.plural, namespace, name)
+            if admit:  # before the name, as on a real server: a full quota refuses what is there already
+                self._admit(kind, thing, None)
             if present := self.things.get(key):
                 prefix = "object is being deleted: " if "deletionTimestamp" in present["metadata"] else ""
                 raise Refusal(
                     409, "AlreadyExists", f'{prefix}{_full(kind)} "{name}" already exists', name=name
                 )
-            if admit:
-                self._admit(kind, thing, None)
-                if kind.status:
-                    thing.pop("status", None)
+            if admit and kind.status:
+                thing.pop("status", None)
             thing.update(apiVersion=kind.api_version, kind=kind.kind)
             metadata.update(uid=str(uuid.uuid4()), generation=1, creationTimestamp=_now())
             return self._keep("ADDED", key, thing, dry)

@@ -298,3 +298,44 @@ def test_that_the_server_stopped_looking_is_no_reason() -> None:
     ]
     told = explain(Answer(422, "Invalid", "invalid", {"causes": causes}), "create TrainJob team-a/x")
     assert told.message == "cannot create TrainJob team-a/x: spec.trainer.numNodes: must be of type integer"
+
+
+def one_job(server: Server, late: int = 0) -> None:
+    """A quota of one TrainJob, which is asked before the name; it counts what is gone for `late` requests more."""
+    asked = 0
+
+    def count(new: Thing, old: Thing | None) -> None:
+        nonlocal asked
+        if old is not None:
+            return
+        used = len(server.find("TrainJob"))
+        if not used and server.created:
+            asked += 1
+            used = int(asked <= late)
+        if used:
+            raise Refusal(
+                403,
+                "Forbidden",
+                "x is forbidden: exceeded quota: team, requested: n=1, used: n=1, limited: n=1",
+            )
+
+    server.admit("TrainJob", count)
+
+
+def test_a_full_quota_does_not_hide_what_a_retry_adopts(server: Server, connect: Connect) -> None:
+    one_job(server)
+    made = connect().create_or_adopt(train_job("x"))
+    assert connect().create_or_adopt(train_job("x"))["metadata"]["uid"] == made["metadata"]["uid"]
+    with pytest.raises(ClusterError, match="the quota team is exceeded"):
+        connect().create_or_adopt(train_job("y"))
+    assert server.created == ["TrainJob/x"]
+
+
+def test_what_makes_room_for_itself_waits_until_the_quota_has_counted(
+    server: Server, connect: Connect
+) -> None:
+    one_job(server, late=3)
+    cluster = connect()
+    first = cluster.create_or_adopt(train_job("x"))
+    assert cluster.remove(Ref.of(train_job("x")))
+    assert cluster.create_or_adopt(train_job("x"))["metadata"]["uid"] != first["metadata"]["uid"]
