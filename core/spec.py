@@ -101,7 +101,8 @@ def _whole(value: Any) -> Any:
 
 def _explain(cls: type[Spec], error: ValidationError, typed: Mapping[str, str]) -> str:
     rows = []
-    for problem in error.errors():
+    # A default that is worked out from a field that is wrong is no mistake of its own.
+    for problem in [one for one in error.errors() if one["type"] != "default_factory_not_called"]:
         first, *rest = (str(part) for part in problem["loc"] or [cls.__name__])
         field = ".".join([typed.get(first, first), *rest])
         given = problem.get("input")

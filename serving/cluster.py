@@ -12,7 +12,7 @@ from goldpath.accelerators.architecture import Architecture
 from goldpath.accelerators.kv_cache import kv_cache
 from goldpath.accelerators.quantities import value
 from goldpath.accelerators.requests import GpuRequest
-from goldpath.core import settings
+from goldpath.core import images, settings
 from goldpath.core.errors import SpecError
 from goldpath.core.spec import NAME_SAID, Spec, matching
 from goldpath.serving.cluster_parts import (
@@ -62,7 +62,9 @@ class ClusterServeSpec(Spec):
     )
     runtime: Literal["", "goldpath-vllm", "kserve-huggingfaceserver"] = ""
     """Empty: KServe's for lmcache-in-process, else ours."""
-    image: str = ""
+    image: Annotated[
+        str, matching(rf"^({images.REFERENCE})?$", "repository:tag or repository@sha256:digest")
+    ] = ""
     """Of the engine; empty: the runtime's. Without a GPU, one for CPUs."""
     gpu: GpuRequest = Field(default_factory=GpuRequest)
     min_replicas: Annotated[int, Field(ge=0, le=1_000)] = 1

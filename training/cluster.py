@@ -50,6 +50,14 @@ def _is_secret(name: str, text: str) -> bool:
 _SECRET_KEY = re.compile(rf"{_OBJECT}/[-._A-Za-z0-9]+")
 
 
+def _require_known(uri: str) -> None:
+    from fsspec.registry import known_implementations
+
+    scheme = uri.partition("://")[0]
+    if uri and scheme not in known_implementations:
+        raise ValueError(f"nothing opens {scheme}://; give s3://, gs:// or hf://")
+
+
 class Machine(Spec):
     """Where a job of any kind runs."""
 
@@ -103,6 +111,7 @@ class ClusterSpec(Machine):
     def _uri(cls, value: str) -> str:
         if value and (value.startswith("file:") or not _URI.fullmatch(value)):
             raise ValueError("give a URI that every pod can open, such as s3://bucket/goldpath")
+        _require_known(value)
         return value.rstrip("/")
 
     @model_validator(mode="after")
@@ -161,6 +170,7 @@ class Uris(Spec):
     def _uri(cls, value: str) -> str:
         if value and not _URI.fullmatch(value):
             raise ValueError("give a URI (s3://, gs://, hf://) without spaces or characters of a shell")
+        _require_known(value)
         if value.startswith("file:") and (
             not value.startswith(f"file://{MOUNT}/") or ".." in value.split("/")
         ):

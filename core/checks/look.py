@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from goldpath.core import environment
+import difflib
+import re
+from collections.abc import Mapping
+
+from goldpath.core import environment, images
 from goldpath.core.checks import needs
 from goldpath.core.checks.api import Answer, Api, Object
 from goldpath.core.checks.apis import served
@@ -114,7 +118,34 @@ def settings(api: Api, namespace: str) -> list[Check]:
             note=uri if good else bad,
             remedy="" if good else f"kubectl edit configmap {place}: set it to s3://BUCKET/goldpath",
         )
-    return [found, _credentials(api, namespace)]
+    return [found, *_wrong(answer.body.get("data") or {}, place), _credentials(api, namespace)]
+
+
+def _wrong(data: Mapping[str, str], place: str) -> list[Check]:
+    """Other keys of the settings that no step could use."""
+    known = environment.variables(environment.SETTINGS)
+    told = []
+    for key, value in sorted(data.items()):
+        note = ""
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            note = f"no step reads it{f'; near it: {near[0]}' if near else ''}"
+        elif key == "GOLDPATH_TRAINER_IMAGE" and not re.fullmatch(images.REFERENCE, value):
+            note = f"{value!r} names no image"
+        elif key == "GOLDPATH_KATIB_DB" and not re.fullmatch(r"[A-Za-z0-9.-]+:\d{1,5}", value):
+            note = f"{value!r} is no host:port"
+        if note:
+            remedy = f"kubectl edit configmap {place}: mend {key} (docs/settings.md)"
+            told.append(
+                Check(
+                    name=f"{key} in ConfigMap {environment.SETTINGS}",
+                    state=State.MISSING,
+                    required=key in known,
+                    note=note,
+                    remedy=remedy,
+                )
+            )
+    return told
 
 
 def _credentials(api: Api, namespace: str) -> Check:

@@ -224,6 +224,21 @@ def test_without_a_storage_the_golden_path_cannot_run(cluster: Path) -> None:
     assert "kubectl create configmap -n goldpath goldpath-settings" in one(found, name).remedy
 
 
+def test_settings_that_no_step_could_use_are_told(cluster: Path) -> None:
+    storage = {"GOLDPATH_STORAGE": "s3://bucket/goldpath"}
+    for data, said, can_run in (
+        ({"GOLDPATH_TRAINER_IMAGE": "bad image"}, "'bad image' names no image", False),
+        ({"GOLDPATH_KATIB_DB": "foo"}, "'foo' is no host:port", False),
+        ({"MLFLOW_TRACKING_URL": "http://m"}, "no step reads it; near it: MLFLOW_TRACKING_URI", True),
+    ):
+        Api.objects[SETTINGS] = {"data": {**storage, **data}}
+        found = looked(cluster)
+        name = f"{next(iter(data))} in ConfigMap goldpath-settings"
+        assert (found.can_run, missing(found)) == (can_run, {name: said})
+    Api.objects[SETTINGS] = {"data": {**storage, "GOLDPATH_KATIB_DB": "katib-db.kubeflow:6789"}}
+    assert looked(cluster).can_run
+
+
 def test_credentials_are_looked_for_and_not_at(cluster: Path) -> None:
     assert one(looked(cluster), "Secret goldpath-storage").state is State.OK
     assert "PartialObjectMetadata" in Api.accepted[SECRET]

@@ -271,6 +271,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "remote for mp": (
         {"gpu": "whole", "kv": {**KV["lmcache-mp"], "remote_url": "redis://kv:1"}}, "kv.remote_url is for lmcache-in",
     ),
+    "no image": ({"image": "bad image"}, "use repository:tag"),
     "an unknown mode": ({"kv": {"mode": "magic"}}, "kv.mode is \"magic\""),
     "an unknown field": ({"kv": {"size": 4}}, "kv.size is not a field of KvReuse"),
     "reuse that is no object": ({"kv": "prefix"}, 'kv is "prefix"'),

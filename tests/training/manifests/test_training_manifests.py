@@ -165,6 +165,7 @@ BAD_CLUSTERS: list[tuple[dict[str, Any], str]] = [
     ({"memory": "16 GB"}, "memory"),
     ({"storage": "/data"}, "s3://bucket/goldpath"),
     ({"storage": "file:///data"}, "every pod"),
+    ({"storage": "foo://m/g"}, "nothing opens foo://"),
     ({"storage": "s3://b/$(id)"}, "storage"),
     ({"storage": "s3://b", "claim": "models"}, "one of them"),
     ({"claim": "My_Claim"}, "lower-case letters"),
