@@ -134,3 +134,9 @@ def _merge(old: Any, new: Any) -> Any:
             by_name[one["name"]] = _merge(by_name.get(one["name"], {}), one)
         return list(by_name.values())
     return new
+
+
+def environment(objects: list[Manifest]) -> dict[str, str]:
+    """Variables of the first container of the first pod."""
+    (spec, *_) = pods(objects)
+    return {one["name"]: one.get("value", "") for one in spec["containers"][0]["env"]}

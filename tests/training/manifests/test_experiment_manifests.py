@@ -20,14 +20,9 @@ from tests.training.manifests.samples import (
     an_experiment,
     an_experiment_of_pytorch_jobs,
     cluster,
+    environment,
     placement,
-    pods,
 )
-
-
-def environment(objects: list[Manifest]) -> dict[str, str]:
-    (spec, *_) = pods(objects)
-    return {one["name"]: one.get("value", "") for one in spec["containers"][0]["env"]}
 
 
 def spec_of(**values: Any) -> Manifest:

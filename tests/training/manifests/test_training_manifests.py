@@ -17,19 +17,14 @@ from tests.training.manifests import samples
 from tests.training.manifests.samples import (
     NAME,
     URIS,
-    Manifest,
     a_generic_job,
     a_pytorch_job,
     a_train_job,
     cluster,
+    environment,
     placement,
     pods,
 )
-
-
-def environment(objects: list[Manifest]) -> dict[str, str]:
-    (spec, *_) = pods(objects)
-    return {one["name"]: one.get("value", "") for one in spec["containers"][0]["env"]}
 
 
 def test_the_pods_arguments_are_what_the_worker_reads() -> None:
