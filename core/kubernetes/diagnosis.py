@@ -298,18 +298,13 @@ def _lasts(container: Mapping[str, Any]) -> bool | None:
     """Whether what it waits for comes only when somebody mends it; None where nothing tells."""
     if _waits(container) in _HOPELESS:
         return True
-    said = re.sub(
-        r'"[^"]*"', "", container["state"]["waiting"].get("message") or ""
-    )  # without the image's name
+    told = container["state"]["waiting"].get("message") or ""
+    said = re.sub(r'"[^"]*"', "", told)  # without the image's name
     if _AWAY.search(said):
         return False
-    return (
-        True
-        if _ABSENT.search(said)
-        else None
-        if re.fullmatch(r"\s*(Back-off pulling image\s*)?", said)
-        else False
-    )
+    if _ABSENT.search(said):
+        return True
+    return None if re.fullmatch(r"\s*(Back-off pulling image\s*)?", said) else False
 
 
 def _decisive(pods: list[Object]) -> list[Object]:
